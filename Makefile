@@ -1,0 +1,31 @@
+# `make fit` and `make test` need Python 3.11 or newer and nothing else: they make .venv and install into it.
+PYTHON ?= python3
+CONFIG ?= lora.yaml
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: install fit test test-slow lint clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+fit: install
+	$(BIN)/python -m lit_fm fit --config $(CONFIG) $(ARGS)
+
+test: install lint
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs

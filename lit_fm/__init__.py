@@ -1,0 +1,44 @@
+"""lit_fm: a PyTorch Lightning project template for pre-training and fine-tuning foundation models.
+
+The public names below are imported when first used, so that `import lit_fm` does not import torch.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lit_fm.adapt import Adaptation as Adaptation
+    from lit_fm.adapt import Full as Full
+    from lit_fm.adapt import LoRA as LoRA
+    from lit_fm.data.corpus import TextCorpus as TextCorpus
+    from lit_fm.data.instruct import InstructionData as InstructionData
+    from lit_fm.objectives.base import Objective as Objective
+    from lit_fm.objectives.causal import CausalLM as CausalLM
+
+_PUBLIC = {
+    "Adaptation": "lit_fm.adapt",
+    "Full": "lit_fm.adapt",
+    "LoRA": "lit_fm.adapt",
+    "Objective": "lit_fm.objectives.base",
+    "CausalLM": "lit_fm.objectives.causal",
+    "InstructionData": "lit_fm.data.instruct",
+    "TextCorpus": "lit_fm.data.corpus",
+}
+__all__ = ["Adaptation", "CausalLM", "Full", "InstructionData", "LoRA", "Objective", "TextCorpus"]
+
+_PACKAGE = Path(__file__).resolve().parent
+SHARE = _PACKAGE / "_share" if (_PACKAGE / "_share").is_dir() else _PACKAGE.parent
+"""Where `configs/` and `zoo/` are: inside an installed package, or beside the package in a clone."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'lit_fm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

@@ -1,0 +1,33 @@
+"""What a checkpoint holds: the weights that learn, and never those that stay as the backbone has them."""
+
+from typing import Any
+
+from torch import nn
+
+
+def learnable_names(module: nn.Module) -> set[str]:
+    """Names of the weights that learn, as `state_dict` spells them."""
+    return {name for name, p in module.named_parameters() if p.requires_grad}
+
+
+def keep_learnable(module: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Drop from a checkpoint's `state_dict` what does not learn: it is read from the backbone again."""
+    names = learnable_names(module)
+    checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+
+def check_learnable(module: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint that does not hold exactly the weights that learn here.
+
+    Raises:
+        ValueError: with a name that lacks, or is too many.
+    """
+    expected, given = learnable_names(module), set(checkpoint["state_dict"])
+    if expected == given:
+        return
+    lacking, extra = sorted(expected - given), sorted(given - expected)
+    raise ValueError(
+        f"this checkpoint does not fit: {len(lacking)} of {len(expected)} learnable tensors are not in it"
+        f"{f' (such as {lacking[0]})' if lacking else ''}, {len(extra)} in it are not learnt here"
+        f"{f' (such as {extra[0]})' if extra else ''}. Use the backbone and the adaptation that it was made with."
+    )

@@ -1,0 +1,144 @@
+"""The one door: Lightning's fit, validate, test and predict, and plain functions beside them.
+
+Nothing heavy is imported before a verb needs it. Errors that a person can mend are one short message.
+"""
+
+import os
+import re
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lit_fm import SHARE, __version__
+from lit_fm.nearest import did_you_mean
+
+TRAINER_VERBS = {
+    "fit": "train: pre-train, or fine-tune with an adaptation",
+    "validate": "loss on the validation split",
+    "test": "loss and exact match on the test split",
+    "predict": "write answers to the prompts of the test split, or of --data.test FILE",
+}
+FUNCTIONS = {
+    "generate": (
+        "lit_fm.evaluate.generate:generate",
+        "write text to prompts: from a run, an adapter, a zoo entry, an id",
+    ),
+    "train-tokenizer": ("lit_fm.data.tokenizer:train_tokenizer", "make a tokenizer from text"),
+}
+HELP = f"""lit_fm {__version__}: pre-train and fine-tune foundation models.
+
+  python -m lit_fm VERB [--config NAME ...] [--KEY VALUE ...]
+
+{{verbs}}
+
+A config is a path, or a name in configs/ (try lora.yaml); later ones overlay earlier ones.
+  python -m lit_fm fit --config lora.yaml
+  python -m lit_fm fit --config lora.yaml --data.source my.jsonl --model.backbone Qwen/Qwen3-0.6B
+  python -m lit_fm VERB --help
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb; exits with 2 on a wrong command line, with 1 on any other error."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        verbs = {**TRAINER_VERBS, **{name: text for name, (_, text) in FUNCTIONS.items()}}
+        print(HELP.format(verbs="\n".join(f"  {name:<16} {text}" for name, text in verbs.items())), end="")
+        return
+    verb, rest = argv[0], argv[1:]
+    if verb == "--version":
+        print(__version__)
+    elif verb in FUNCTIONS:
+        guarded(run_function, verb, rest)
+    elif verb in TRAINER_VERBS:
+        guarded(run_trainer, verb, rest)
+    else:
+        fail(f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS])}", code=2)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End with one message."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def guarded(call: Any, *args: Any) -> None:
+    """Errors that lit_fm raises on purpose are for the user: one message. All others keep their traceback."""
+    try:
+        call(*args)
+    except (ValueError, OSError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+        named = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
+        if os.environ.get("LIT_FM_DEBUG") or not (ours or named):
+            raise
+        fail(str(error))
+
+
+def run_function(verb: str, args: list[str]) -> None:
+    """A plain function: its parameters are the options."""
+    from jsonargparse import ArgumentParser
+
+    module, name = FUNCTIONS[verb][0].split(":")
+    function = getattr(import_module(module), name)
+    parser = ArgumentParser(prog=f"lit_fm {verb}", description=FUNCTIONS[verb][1], allow_abbrev=False)
+    parser.add_function_arguments(function, fail_untyped=False)
+    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+
+
+def run_trainer(verb: str, args: list[str]) -> None:
+    """One of Lightning's verbs."""
+    name, args = _expand(args)
+    sys.argv = [sys.argv[0], verb, *args]
+    from lit_fm.trainer_cli import run
+
+    run(verb, args, name)
+
+
+def _expand(args: list[str]) -> tuple[str, list[str]]:
+    """Names of configs as paths; `--run DIR` as its config and newest checkpoint. Also the name of the first config."""
+    expanded: list[str] = []
+    name = ""
+    rest = iter(args)
+    for arg in rest:
+        key, equals, value = arg.partition("=")
+        if key not in ("--config", "-c", "--run"):
+            expanded.append(arg)
+            continue
+        value = value if equals else next(rest, "")
+        if key == "--run":
+            expanded += _run_arguments(Path(value))
+        else:
+            path = find_config(value)
+            name = name or path.stem
+            expanded += ["--config", str(path)]
+    return name or "run", expanded
+
+
+def find_config(name: str) -> Path:
+    """A config by path, or by its name in `configs/`.
+
+    Raises:
+        FileNotFoundError: there is none; says the nearest name.
+    """
+    configs = SHARE / "configs"
+    for path in (Path(name), Path(f"{name}.yaml"), configs / name, configs / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = [path.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")]
+    raise FileNotFoundError(f"no config {name!r}, neither as a path nor in configs/: {did_you_mean(name, known)}")
+
+
+def _run_arguments(folder: Path) -> list[str]:
+    if not (folder / "config.yaml").is_file():
+        raise FileNotFoundError(f"--run {folder}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
+    steps = {
+        int(found[1]): path
+        for path in folder.glob("checkpoints/*.ckpt")
+        if (found := re.search(r"step=(\d+)", path.name))
+    }
+    if not steps:
+        raise FileNotFoundError(f"--run {folder}: this run has no checkpoint yet.")
+    return ["--config", str(folder / "config.yaml"), "--run.folder", str(folder), "--ckpt_path", str(steps[max(steps)])]

@@ -1,0 +1,1 @@
+"""Data: rows, templates, examples, tokens, and the order in which they are learnt."""

@@ -1,0 +1,93 @@
+"""What data modules share: encoded by the objective that trains on them, stored once, dealt out by a plan."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from lit_fm.data.order import BatchPlan
+from lit_fm.data.tokens import Encoded, TokenStore
+
+UNLEARNT = -100
+
+
+class Batches(Dataset):
+    """Item `[numbers of examples]` is their batch."""
+
+    def __init__(self, items: Any, collate: Callable[[list[Encoded]], Any]) -> None:
+        self.items, self.collate = items, collate
+
+    def __getitem__(self, numbers: list[int]) -> Any:
+        if not numbers:  # this rank got nothing of the last batch: it steps along, and learns nothing
+            idle = self.items[0]
+            return {**self.collate([{**idle, "labels": np.full_like(idle["labels"], UNLEARNT)}]), "tokens": 0}
+        return self.collate([self.items[i] for i in numbers])
+
+
+class ObjectiveData(L.LightningDataModule):
+    """Data in the form that the objective asks for.
+
+    Args:
+        batch_size: examples in a micro-batch of one rank.
+        workers: processes that collate batches; 0 does it in the main one.
+        seed: of splits and order.
+    """
+
+    max_new_tokens = 128
+
+    def __init__(self, batch_size: int, workers: int, seed: int) -> None:
+        super().__init__()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.items: dict[str, Any] = {}
+        self.report: dict[str, dict[str, Any]] = {}
+
+    @property
+    def objective(self) -> Any:
+        return self.trainer.lightning_module  # type: ignore[union-attr]
+
+    @abstractmethod
+    def prepare(self, split: str) -> tuple[Sequence[Encoded] | TokenStore, dict[str, Any]] | None:
+        """The encoded examples of a split and what to report of them; None where the data has no such split."""
+
+    def setup(self, stage: str) -> None:
+        strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
+        first = strategy.local_rank == 0 if hasattr(strategy, "local_rank") else True
+        if not first:
+            strategy.barrier()  # the first rank of a machine fills the cache, the others read it
+        for split in {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}.get(stage, ()):
+            if split not in self.items and (prepared := self.prepare(split)):
+                self.items[split], self.report[split] = prepared
+        if first:
+            strategy.barrier()
+
+    def plan(self, split: str) -> BatchPlan:
+        """Which examples make up which batch of this rank."""
+        trainer: Any = self.trainer
+        lengths = self.items[split].lengths()
+        train = split == "train"
+        return BatchPlan(lengths, self.batch_size, self.seed, train, trainer.global_rank, trainer.world_size)
+
+    def train_batches(self) -> int:
+        """Micro-batches of one rank in an epoch."""
+        return len(self.plan("train"))
+
+    def _loader(self, split: str) -> Any:
+        if split not in self.items:
+            return []
+        plan = self.plan(split)
+        batches = Batches(self.items[split], self.objective.collate)
+        return DataLoader(
+            batches, sampler=plan, batch_size=None, num_workers=self.workers, persistent_workers=self.workers > 0
+        )
+
+    def train_dataloader(self) -> Any:
+        return self._loader("train")
+
+    def val_dataloader(self) -> Any:
+        return self._loader("validation")
+
+    def test_dataloader(self) -> Any:
+        return self._loader("test")

@@ -1,0 +1,209 @@
+"""Rows from files, folders, Hugging Face or smallworld, and what kind of example they are."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lit_fm.data import smallworld
+from lit_fm.data.templates import render
+from lit_fm.nearest import did_you_mean
+
+Rows = list[dict[str, Any]]
+SUFFIXES = {".json", ".jsonl", ".csv", ".parquet"}
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
+SPLITS |= {"eval": "validation", "test": "test"}
+
+# Kind of row: the fields that make the prompt, and the one that is the answer. The first kind that fits is taken.
+PAIRS = {
+    "prompt/completion": (("prompt",), "completion"),
+    "instruction/input/output": (("instruction", "input"), "output"),
+    "instruction/context/response": (("instruction", "context"), "response"),
+    "question/answer": (("question",), "answer"),
+}
+OPTIONAL = {"input", "context"}
+
+
+def read(source: str, size: int | None = None, seed: int = 0) -> dict[str, Rows]:
+    """All rows of a source by split; a source without splits is all `train`.
+
+    Args:
+        source: a file (JSON, JSONL, CSV, Parquet), a folder of them, `smallworld/TASK`, or a Hugging Face data set id.
+        size: how many rows smallworld makes for training.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, a kind of file that is not read, a broken line (with its number).
+    """
+    if source.startswith(smallworld.PREFIX):
+        task = source.removeprefix(smallworld.PREFIX)
+        return {s: smallworld.rows(task, s, size if s == "train" else None, seed) for s in smallworld.SIZES}
+    path = Path(source).expanduser()
+    if path.is_file():
+        return {"train": read_file(path)}
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") != 1:
+        near = did_you_mean(path.name, (p.name for p in path.parent.glob("*"))) if path.parent.is_dir() else ""
+        raise FileNotFoundError(f"data.source: there is no file or folder {source!r} {near}".strip())
+    return _read_hub(source)
+
+
+def _read_folder(folder: Path) -> dict[str, Rows]:
+    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(f"data.source: {folder} has no {', '.join(sorted(SUFFIXES))} file.")
+    found: dict[str, Rows] = {}
+    for file in files:
+        split = SPLITS.get(file.stem.split("-")[0].split(".")[0].lower(), "train")
+        found.setdefault(split, []).extend(read_file(file))
+    return found
+
+
+def _read_hub(name: str) -> dict[str, Rows]:
+    from datasets import load_dataset
+
+    try:
+        found = load_dataset(name)
+    except Exception as error:
+        raise ValueError(
+            f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
+        ) from error
+    return {SPLITS[split]: rows.to_list() for split, rows in found.items() if split in SPLITS}
+
+
+def read_file(path: Path) -> Rows:
+    """The rows of one file."""
+    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise ValueError(f"data.source: {path} is not {', '.join(sorted(SUFFIXES))}: convert it to one of them.")
+    try:
+        rows = list(readers[path.suffix](path))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
+        ) from error
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, row {i}: expected an object with named fields, got {json.dumps(row)[:60]}.")
+    return rows
+
+
+def _read_jsonl(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(
+                        f"{path}, line {number} is not JSON ({error.msg}): {line.strip()[:60]!r}"
+                    ) from error
+
+
+def _read_json(path: Path) -> Iterator[Any]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("{") and "\n" in text.strip() and error.msg == "Extra data":
+            return _read_jsonl(path)  # JSON lines under another name
+        raise ValueError(f"{path}, line {error.lineno} is not JSON: {error.msg}.") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path} holds one {type(content).__name__}, not a list of rows: use a list, or JSON lines.")
+    return iter(content)
+
+
+def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {reader.line_num}: not as many cells as the header has: {row}")
+                yield row
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: {error}. Quote cells that hold quotes or commas."
+            ) from error
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    from pyarrow import parquet
+
+    yield from parquet.read_table(path).to_pylist()
+
+
+def _rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    for field, column in columns.items():
+        if column not in row:
+            raise ValueError(f"data.columns: no field {column!r} for {field!r}: {did_you_mean(column, row)}")
+    return {**row, **{field: row[column] for field, column in columns.items()}}
+
+
+def kind_of(row: dict[str, Any], answered: bool = True) -> str:
+    """The kind of example that a row is, by its fields; only by those of the prompt where no answer is needed.
+
+    Raises:
+        ValueError: none fits; says which fields there are and how to name them.
+    """
+    if "messages" in row:
+        return "messages"
+    for kind, (prompt, answer) in PAIRS.items():
+        if (answer in row or not answered) and all(field in row or field in OPTIONAL for field in prompt):
+            return kind
+    raise ValueError(
+        f"the rows have the fields {sorted(row)}, and no known kind has those ({', '.join([*PAIRS, 'messages'])}). Say "
+        "which are prompt and answer: --data.columns.prompt FIELD --data.columns.completion FIELD, or write a "
+        "--data.template such as '{{FIELD}} ||| {{FIELD}}'."
+    )
+
+
+def _text(row: dict[str, Any], field: str, number: int, required: bool = True) -> str:
+    if field not in row and field not in OPTIONAL and required:
+        raise ValueError(f"row {number} has no field {field!r}; it has {sorted(row)}.")
+    value = row.get(field)
+    if isinstance(value, list | dict):
+        raise ValueError(f"row {number}: {field!r} holds a {type(value).__name__}, expected text: use a data.template.")
+    return "" if value is None else str(value)
+
+
+def examples(
+    rows: Rows, template: str | None = None, columns: dict[str, str] | None = None, answered: bool = True
+) -> tuple[str, Rows]:
+    """The kind that was recognised, and each row as an example: `prompt` + `completion`, or `messages`.
+
+    Args:
+        answered: off: rows to predict, which may lack the answer.
+
+    Raises:
+        ValueError: a row that lacks a field of the kind (with its number), or a kind that is not known.
+    """
+    if not rows:
+        return "nothing", []
+    rows = [_rename(row, columns) for row in rows] if columns else rows
+    if template:
+        return "template", [render(template, row, answered) for row in rows]
+    kind = kind_of(rows[0], answered)
+    if kind == "messages":
+        return kind, [{"messages": _turns(row, i)} for i, row in enumerate(rows, 1)]
+    prompt, answer = PAIRS[kind]
+    made = []
+    for i, row in enumerate(rows, 1):
+        asked = [text for field in prompt if (text := _text(row, field, i))]
+        made.append({"prompt": "\n\n".join(asked), "completion": _text(row, answer, i, required=answered)})
+    return kind, made
+
+
+def answer_of(example: dict[str, Any]) -> str:
+    """The right answer of an example; of a conversation, the last one."""
+    if "messages" not in example:
+        return example["completion"]
+    return next((turn["content"] for turn in reversed(example["messages"]) if turn["role"] == "assistant"), "")
+
+
+def _turns(row: dict[str, Any], number: int) -> list[dict[str, str]]:
+    turns = row.get("messages")
+    if not isinstance(turns, list) or not all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns):
+        raise ValueError(f"row {number}: expected messages with role and content, got {str(turns)[:80]}.")
+    return [{"role": turn["role"], "content": turn["content"] or ""} for turn in turns]

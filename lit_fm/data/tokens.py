@@ -1,0 +1,94 @@
+"""Encoded examples on disk: flat arrays of numbers, read through a memory map, under a name made from their content.
+
+Flat arrays instead of a table of lists: a batch is then a few slices, and a corpus needs no memory of its own.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Encoded = dict[str, np.ndarray]
+SHORTENED = "shortened"  # a mark on an example of which something was left out; counted, not stored
+
+
+def cache_folder() -> Path:
+    """`LIT_FM_CACHE`, or `lit_fm` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lit_fm"
+    return Path(os.environ.get("LIT_FM_CACHE", default)).expanduser()
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of anything that can be written as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def code_fingerprint() -> str:
+    """A hash of the code that turns rows into tokens: when it changes, what it made before is stale."""
+    package = Path(__file__).parents[1]
+    files = sorted([*(package / "data").rglob("*.py"), *(package / "objectives").glob("*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class TokenStore(Sequence[Encoded]):
+    """Examples as dicts of one-dimensional arrays; the columns may differ in length from example to example."""
+
+    def __init__(self, folder: Path) -> None:
+        self.about: dict[str, Any] = json.loads((folder / "about.json").read_text())
+        self._flat = {c: np.load(folder / f"{c}.npy", mmap_mode="r") for c in self.about["columns"]}
+        self._ends = {c: np.load(folder / f"{c}.ends.npy") for c in self.about["columns"]}
+
+    def __len__(self) -> int:
+        return self.about["examples"]
+
+    def __getitem__(self, index: Any) -> Any:
+        return {c: self._flat[c][ends[index] : ends[index + 1]] for c, ends in self._ends.items()}
+
+    def flat(self, column: str) -> np.ndarray:
+        """The column of all examples in a row."""
+        return self._flat[column]
+
+    def lengths(self, column: str = "input_ids") -> np.ndarray:
+        """How long the column is in each example."""
+        return np.diff(self._ends[column])
+
+
+def stored(key: str, make: Callable[[], tuple[Iterable[Encoded], dict[str, Any]]]) -> TokenStore:
+    """The store of this key, made if there is none.
+
+    Args:
+        key: a hash of all that the content depends on.
+        make: gives the examples and, once they are consumed, what to remember about them.
+    """
+    folder = cache_folder() / "tokens" / key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
+        try:
+            _write(draft, *make())
+            draft.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process may have been faster
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return TokenStore(folder)
+
+
+def _write(folder: Path, items: Iterable[Encoded], about: dict[str, Any]) -> None:
+    columns: dict[str, list[np.ndarray]] = {}
+    count = 0
+    for item in items:
+        count += 1
+        for name, values in item.items():
+            columns.setdefault(name, []).append(values)
+    for name, arrays in columns.items():
+        np.save(folder / f"{name}.npy", np.concatenate(arrays))
+        np.save(folder / f"{name}.ends.npy", np.cumsum([0, *map(len, arrays)], dtype=np.int64))
+    (folder / "about.json").write_text(json.dumps({**about, "columns": sorted(columns), "examples": count}))

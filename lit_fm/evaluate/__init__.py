@@ -1,0 +1,1 @@
+"""Evaluation: what a network writes, and how right it is."""

@@ -1,0 +1,98 @@
+"""Write text: greedily, in batches whose answers are those of single prompts."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BATCH = 64
+
+
+@torch.no_grad()
+def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
+    """What the network writes after each prompt, without special tokens, in the order given.
+
+    Prompts of like length share a batch, padded on the left; the mask gives each its own positions. Leaves the network
+    in the mode that it was in.
+
+    Args:
+        prompts: token ids.
+        max_new_tokens: an answer is cut there at the latest.
+    """
+    texts = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    was_training = network.training
+    network.eval()
+    try:
+        for start in range(0, len(order), BATCH):
+            numbers = order[start : start + BATCH]
+            for i, ids in zip(
+                numbers, _batch(network, tokenizer, [prompts[i] for i in numbers], max_new_tokens), strict=True
+            ):
+                texts[i] = tokenizer.decode(ids, skip_special_tokens=True)
+    finally:
+        network.train(was_training)
+    return texts
+
+
+def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> torch.Tensor:
+    from transformers import GenerationConfig
+
+    device = next(network.parameters()).device
+    width = max(1, *map(len, prompts))
+    ends = _end_tokens(network, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        start = width - len(prompt)
+        ids[row, start:] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, start:] = 1
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, use_cache=True
+    )
+    made = network.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=greedy)
+    return made[:, width:]
+
+
+def _end_tokens(network: Any, tokenizer: Any) -> list[int]:
+    """The end token that was trained, and those that the backbone's makers named."""
+    named = getattr(network.generation_config, "eos_token_id", None)
+    named = named if isinstance(named, list) else [named]
+    return sorted({end for end in (tokenizer.eos_token_id, *named) if end is not None})
+
+
+def generate(
+    model: str,
+    prompt: list[str] | None = None,
+    file: str | None = None,
+    max_new_tokens: int = 128,
+    separator: str = "\n",
+) -> None:
+    """Write what a model says to prompts: text in, text out.
+
+    Args:
+        model: a run folder, an adapter folder, a zoo entry, or a Hugging Face id.
+        prompt: one or more prompts; without any, and without a file, they are read from standard input, one a line.
+        file: a text file with a prompt on each line.
+        max_new_tokens: an answer is cut there at the latest.
+        separator: goes between prompt and answer unless the prompt ends in white space, as in training.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from lit_fm.backbone import load_adapted
+    from lit_fm.data.segments import SegmentEncoder
+
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1: raise it.")
+    prompts = [*(prompt or []), *(Path(file).read_text(encoding="utf-8").splitlines() if file else [])]
+    if not prompt and not file:
+        prompts = sys.stdin.read().splitlines()
+    if not prompts:
+        raise ValueError("no prompt: give --prompt TEXT, --file FILE, or lines on standard input.")
+    network, tokenizer = load_adapted(model, AutoModelForCausalLM)
+    encoder = SegmentEncoder(tokenizer)
+    asked = [text if text[-1:].isspace() else text + separator for text in prompts]
+    for text in continue_prompts(network, tokenizer, [encoder.ids(text) for text in asked], max_new_tokens):
+        print(text)

@@ -1,0 +1,1 @@
+"""Objectives: what a backbone is asked to learn."""

@@ -1,0 +1,245 @@
+"""What every objective shares: build, adapt, step, log, optimise.
+
+The loss of an optimizer step is the sum of token losses over all micro-batches of its window and all ranks, divided by
+the number of target tokens in them. Sums are back-propagated; the gradient is divided once, before the step.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from lit_fm import backbone as backbones
+from lit_fm import checkpoint as checkpoints
+from lit_fm.adapt import Adaptation, Full
+from lit_fm.data.tokens import Encoded
+from lit_fm.optim import Schedule, decay_groups
+
+IGNORED = -100
+Batch = dict[str, Any]
+
+
+@contextmanager
+def only_rows(module: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Inside, `module` (the head) gets of its input (batch, time, width) only the rows with these flat numbers.
+
+    The network's own forward stays in use, with all that it does to logits, but none are computed where there is no label.
+    """
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, rows), *args[1:])
+
+    handle = module.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class TokenMean(Metric):
+    """Sum of token losses over number of tokens: the same for any batch size and number of ranks."""
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        exact = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        self.add_state("total", torch.zeros((), dtype=exact), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: int) -> None:
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
+class Objective(L.LightningModule, ABC):
+    """A backbone, what of it learns, and how; a subclass says what is asked of it.
+
+    Args:
+        backbone: a zoo entry, a Hugging Face id, or a folder.
+        adaptation: what learns; all of it where nothing is said.
+        optimizer: a `torch.optim.Optimizer` class and its arguments.
+        from_scratch: start from random weights, with the backbone's architecture and tokenizer.
+        dtype: of the backbone's weights. Below float32, small updates of weights that learn are lost to rounding.
+    """
+
+    auto_class: Any
+    task_type: str
+
+    def __init__(
+        self,
+        backbone: str,
+        adaptation: Adaptation | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, fused=True),
+        schedule: Schedule = Schedule(),
+        from_scratch: bool = False,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> None:
+        super().__init__()
+        self.backbone, self.from_scratch, self.weights_dtype = backbone, from_scratch, dtype
+        self.adaptation = adaptation or Full()
+        self.optimizer, self.schedule = optimizer, schedule
+        self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
+        self.network: Any = None
+        self.val_loss, self.test_loss = TokenMean(), TokenMean()
+        self._window_loss: list[Tensor] = []
+        self._window_targets = self._window_tokens = 0
+
+    # What a subclass says.
+
+    @abstractmethod
+    def encode(self, examples: list[dict], max_length: int | None) -> list[Encoded | str]:
+        """Token ids and labels of each example, or the reason why it cannot be learnt from."""
+
+    @abstractmethod
+    def collate(self, items: list[Encoded]) -> Batch:
+        """A batch: what `token_losses` needs, and `tokens`, the number of tokens in it that are no padding."""
+
+    @abstractmethod
+    def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
+        """The sum of the losses of all targets in the batch, and their number."""
+
+    def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
+        """What the network writes to the prompts of examples, greedily."""
+        raise NotImplementedError(f"{type(self).__name__} does not write text.")
+
+    # Build and adapt.
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return backbones.load_tokenizer(self.backbone)
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        network = backbones.load_network(self.backbone, self.auto_class, self.weights_dtype, self.from_scratch)
+        self.network = self.adaptation.apply(network, self.task_type).train()
+        learns = [p for p in self.network.parameters() if p.requires_grad]
+        if not learns:
+            raise ValueError("nothing learns: the adaptation leaves every weight frozen. Choose other targets.")
+        if any(p.dtype != torch.float32 for p in learns):
+            L.pytorch.utilities.rank_zero_warn(
+                f"weights that learn are {self.weights_dtype}: small updates vanish. Prefer model.dtype float32, with "
+                "trainer.precision bf16-mixed for speed."
+            )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Keep float buffers as exact as they are: `bf16-true` would round the rotary frequencies."""
+        exact = {n: b for n, b in self.named_buffers() if b.dtype == torch.float32}
+        super()._apply(fn, recurse)
+        for name, buffer in list(self.named_buffers()):
+            if name in exact and buffer.dtype != torch.float32:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(owner), leaf, exact[name].to(buffer.device))
+        return self
+
+    # Step and log.
+
+    def on_train_start(self) -> None:
+        self.network.train()  # from_pretrained gives eval mode, which Lightning would keep: no dropout in the whole fit
+        self._clock = time.perf_counter()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        total, targets = self.token_losses(batch)
+        self._window_loss.append(total.detach())
+        self._window_targets += targets
+        self._window_tokens += batch["tokens"]
+        return total * self.trainer.accumulate_grad_batches  # Lightning divides by it
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into the mean over all targets of the window; refuse a loss that is not finite."""
+        local = torch.stack([*self._window_loss, torch.tensor(float(self._window_targets), device=self.device)])
+        sums = torch.stack([local[:-1].sum(), local[-1]])
+        total, targets = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        mean = total / targets
+        if not torch.isfinite(mean):
+            raise ValueError(
+                f"the loss is {mean.item()} at optimizer step {self.trainer.global_step}: training stops, the weights are "
+                "as before this step. Lower the learning rate, set trainer.gradient_clip_val, or look at the data."
+            )
+        # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, (self.trainer.world_size / targets).item())
+        now = time.perf_counter()
+        speed = self._window_tokens * self.trainer.world_size / (now - self._clock)
+        self._window_loss, self._window_targets, self._window_tokens, self._clock = [], 0, 0, now
+        rate = optimizer.param_groups[0]["lr"]
+        self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.val_loss.update(*self.token_losses(batch))
+        self.log("val/loss", self.val_loss, on_step=False, on_epoch=True, prog_bar=True)
+
+    def on_validation_end(self) -> None:
+        self._clock = time.perf_counter()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.test_loss.update(*self.token_losses(batch))
+        self.log("test/loss", self.test_loss, on_step=False, on_epoch=True)
+
+    def predict_step(self, batch: list[dict], batch_idx: int) -> list[dict]:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        longest = data.max_new_tokens
+        return [
+            {**example, "prediction": text} for example, text in zip(batch, self.answers(batch, longest), strict=True)
+        ]
+
+    # Optimise.
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(decay_groups(self.network))
+        self.total_steps = total = self._optimizer_steps()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _optimizer_steps(self) -> int:
+        """Of the whole run, from the batch plan. `trainer.estimated_stepping_batches` would drop a saved loader state."""
+        trainer: Any = self.trainer
+        ends = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if (trainer.max_epochs or -1) > 0:
+            batches, limit = trainer.datamodule.train_batches(), trainer.limit_train_batches
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+            ends.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+        if not ends:
+            raise ValueError(
+                "the run has no end, which the schedule needs: set trainer.max_steps or trainer.max_epochs."
+            )
+        return min(ends)
+
+    # Keep what learns.
+
+    def export(self, folder: Path) -> None:
+        """Write what learnt and the tokenizer, in the format that plain `from_pretrained` reads."""
+        ends = self.network.generation_config
+        if ends is not None and ends.eos_token_id is None:
+            ends.eos_token_id = self.tokenizer.eos_token_id  # the token that was trained to end an answer
+        self.adaptation.export(self.network, folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.keep_learnable(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.check_learnable(self, checkpoint)
+
+
+def sum_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum over targets, computed in float32. Shapes: (targets, vocabulary), (targets,)."""
+    return F.cross_entropy(logits.float(), targets, reduction="sum")

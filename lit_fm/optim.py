@@ -1,0 +1,50 @@
+"""Which weights decay, and how the learning rate moves over the optimizer steps."""
+
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Literal
+
+from torch import nn
+
+
+def decay_groups(network: nn.Module) -> list[dict]:
+    """Two parameter groups over what learns: matrices decay; biases, norms and embeddings do not.
+
+    A rule by number of dimensions and kind of module, since names miss some norms (`ln_1`, RMSNorm).
+    """
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    learns = [p for p in network.parameters() if p.requires_grad]
+    decays = [p for p in learns if p.ndim >= 2 and id(p) not in embeddings]
+    chosen = {id(p) for p in decays}
+    rest = [p for p in learns if id(p) not in chosen]
+    groups: list[dict] = [{"params": decays}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+@dataclass
+class Schedule:
+    """Warm-up from nothing, then `cosine`, `linear` or `constant`, as a factor on the learning rate.
+
+    Args:
+        warmup: optimizer steps, or below 1 the share of the whole run.
+        floor: the factor at the end of the run.
+    """
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.05
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or not 0 <= self.floor <= 1:
+            raise ValueError(f"schedule: warmup {self.warmup} must not be negative, floor {self.floor} lies in 0..1.")
+
+    def factor(self, step: int, total: int) -> float:
+        """The factor for the update that follows `step` updates, of `total` in all."""
+        warmup = round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min(1.0, (step - warmup) / max(1, total - warmup))
+        if self.kind == "constant":
+            return 1.0
+        fall = 1 - done if self.kind == "linear" else (1 + cos(pi * done)) / 2
+        return self.floor + (1 - self.floor) * fall

@@ -1,0 +1,229 @@
+"""The run: a folder with the resolved config, provenance, metrics, checkpoints, the export, and a summary of it all."""
+
+import json
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_fm import __version__
+from lit_fm.data.examples import answer_of
+from lit_fm.screen import console, show_data, show_learnable, show_summary
+from lit_fm.track import Guarded, Tracker, loggers
+
+PACKAGES = [
+    "lightning",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "datasets",
+    "torchmetrics",
+    "jsonargparse",
+    "wandb",
+]
+
+
+class Run(L.Callback):
+    """One run and its folder, `ROOT/NAME/NNN`; a new number each time, so that nothing is overwritten.
+
+    Args:
+        root: the folder of all runs.
+        name: of this kind of run; the name of the first config where nothing is said.
+        tracker: beside the local files. `wandb` goes offline by itself where nobody is logged in.
+        project: what the tracker files the run under.
+        save_every: a checkpoint after so many optimizer steps, besides the one at the end of each epoch.
+        folder: an existing run to validate, test or predict with (`--run` sets it).
+    """
+
+    def __init__(
+        self,
+        root: str = "runs",
+        name: str = "run",
+        tracker: Tracker = "wandb",
+        project: str = "lit_fm",
+        save_every: int | None = None,
+        folder: str | None = None,
+    ) -> None:
+        self.root, self.name, self.tracker, self.project = root, name, tracker, project
+        self.save_every = save_every
+        self.folder = Path(folder) if folder else Path(root, name)
+        self.exists = folder is not None
+        self.started = time.perf_counter()
+        self.predictions: list[dict] = []
+
+    def open(self, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
+        """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
+        self.config, self.score = config, score
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return [], [self._checkpoints()]
+        if not self.exists:
+            self.folder = _numbered(Path(self.root, self.name))
+            (self.folder / "config.yaml").write_text(config)
+        if self.exists:
+            return [], []
+        keep = self._checkpoints()
+        extra = [self._checkpoints(every_n_train_steps=self.save_every)] if self.save_every else []
+        return loggers(self.tracker, self.folder, self.project, given_logger), [keep, *extra]
+
+    def _checkpoints(self, **when: Any) -> ModelCheckpoint:
+        when = when or {"every_n_epochs": 1, "save_on_train_epoch_end": True}
+        return ModelCheckpoint(self.folder / "checkpoints", "{step}", monitor="step", mode="max", save_top_k=2, **when)
+
+    # Fit.
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self.folder = trainer.strategy.broadcast(self.folder)
+        if trainer.is_global_zero:
+            _write_json(self.folder / "run.json", provenance(trainer))
+            for logger in trainer.loggers[1:]:
+                logger.log_hyperparams({"config": self.config})
+            show_data(trainer.datamodule.report)
+            show_learnable(pl_module)
+            if self.score.before is not None:
+                console.print(f"Before training, exact match on the test split is {self.score.before:.1%}.")
+            console.print(f"Run folder: {self.folder}")
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        export = self.folder / pl_module.adaptation.exports_as
+        pl_module.export(export)
+        summary = self._summary(trainer, pl_module)
+        _write_json(self.folder / "summary.json", summary)
+        rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
+        for logger in trainer.loggers:
+            if isinstance(logger, Guarded):
+                logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
+                logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
+        show_summary(self.folder, summary)
+
+    def _summary(self, trainer: Any, objective: Any) -> dict[str, Any]:
+        learns = sum(p.numel() for p in objective.network.parameters() if p.requires_grad)
+        scored = {}
+        if self.score.after is not None:
+            scored = {
+                "exact_match_before": self.score.before,
+                "exact_match": self.score.after,
+                "scored_examples": len(self.score.scored),
+                "test_examples": self.score.of,
+            }
+        losses = {k.replace("/", "_"): float(v) for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
+        return {
+            **scored,
+            **losses,
+            "seconds": round(time.perf_counter() - self.started, 2),
+            "peak_memory_bytes": peak_memory(),
+            "learnable_parameters": learns,
+            "optimizer_steps": trainer.global_step,
+            "generations": [_shown(objective, row) for row in self.score.scored[:5]],
+        }
+
+    # Test and predict.
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            found = {k.replace("/", "_"): float(v) for k, v in trainer.callback_metrics.items()}
+            found |= {"exact_match": self.score.after} if self.score.after is not None else {}
+            _write_json(path := _free(self.folder / "test.json"), found)
+            console.print(f"{found}\nWritten to {path}")
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self.predictions += outputs
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        rows = self.predictions
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, rows)
+            rows = [row for part in parts for row in part]
+        if trainer.is_global_zero:
+            path = _free(self.folder / "predictions.jsonl")
+            lines = (json.dumps(row, ensure_ascii=False) for row in sorted(rows, key=lambda row: row["row"]))
+            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            console.print(f"{len(rows)} predictions written to {path}")
+
+
+def _numbered(parent: Path) -> Path:
+    """A new folder with the next free number. Making it is what reserves it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
+    while True:
+        number += 1
+        try:
+            (parent / f"{number:03d}").mkdir()
+            return parent / f"{number:03d}"
+        except FileExistsError:
+            continue
+
+
+def _free(path: Path) -> Path:
+    """This path, or with a number behind its name when it is taken."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _shown(objective: Any, row: dict) -> dict[str, str]:
+    return {"prompt": objective.prompt(row), "prediction": row["prediction"], "answer": answer_of(row)}
+
+
+def _git(*args: str) -> str | None:
+    if not shutil.which("git"):
+        return None
+    done = subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def provenance(trainer: Any) -> dict[str, Any]:
+    """What made this run: command, code, packages, data, hardware."""
+    status = _git("status", "--porcelain")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "command": shlex.join(["python", "-m", "lit_fm", *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "lit_fm": __version__,
+        "git": None if status is None else {"commit": _git("rev-parse", "HEAD"), "dirty": bool(status)},
+        "packages": {name: _version(name) for name in PACKAGES},
+        "data": getattr(trainer.datamodule, "report", {}),
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "devices": gpus or ["cpu"],
+            "processes": trainer.world_size,
+        },
+    }
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU where one is used, else the largest resident size of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

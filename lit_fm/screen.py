@@ -1,0 +1,111 @@
+"""What a person sees: data and learnable weights before a run, progress while it goes on, and what came of it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+METRICS = {"train/loss": "loss", "val/loss": "val loss", "lr": "lr", "tokens_per_second": "tokens/s"}
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, str]:
+    shown = {"tokens_per_second": "{:,.0f}", "lr": "{:.2e}"}
+    return {
+        name: shown.get(key, "{:.4f}").format(float(metrics[key])) for key, name in METRICS.items() if key in metrics
+    }
+
+
+class Bar(RichProgressBar):
+    """Loss, learning rate and useful tokens per second, on a terminal."""
+
+    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        return dict(_numbers(trainer.progress_bar_metrics))
+
+
+class Lines(L.Callback):
+    """The same as some twenty lines in all, where the output is no terminal."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        step, total = trainer.global_step, pl_module.total_steps
+        if step == self.last or not trainer.is_global_zero:
+            return
+        self.last = step
+        if step % max(1, total // 20) == 0 or step in (1, total):
+            shown = "  ".join(f"{name} {value}" for name, value in _numbers(trainer.progress_bar_metrics).items())
+            print(f"step {step}/{total}  {shown}", flush=True)
+
+
+def progress() -> L.Callback:
+    """A bar on a terminal, lines elsewhere."""
+    return Bar(leave=True) if sys.stdout.isatty() else Lines()
+
+
+def show_data(report: dict[str, dict[str, Any]]) -> None:
+    """What each split holds, and what was left out of it and why."""
+    table = Table("split", "rows", "examples", "dropped", "prompts cut short", title="Data")
+    for split, about in report.items():
+        dropped = ", ".join(f"{n:,} x {why}" for why, n in about["dropped"].items()) or "none"
+        table.add_row(split, f"{about['rows']:,}", f"{about['examples']:,}", dropped, f"{about.get('shortened', 0):,}")
+    console.print(table)
+    console.print(f"Rows were read as: {', '.join(sorted({about['kind'] for about in report.values()}))}.")
+
+
+def show_learnable(objective: Any) -> None:
+    """How much learns: tensors, parameters, percent."""
+    parameters = list(objective.network.parameters())
+    learns = [p for p in parameters if p.requires_grad]
+    n, total = sum(p.numel() for p in learns), sum(p.numel() for p in parameters)
+    console.print(
+        f"{type(objective.adaptation).__name__} on {objective.backbone}: {len(learns)} of {len(parameters)} tensors learn, "
+        f"{n:,} of {total:,} parameters ({n / total:.2%})."
+    )
+
+
+def show_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """What came of a run: score before and after, some answers, cost, and what to type next."""
+    if "exact_match" in summary:
+        table = Table("prompt", "answer", "right answer", title="Some answers on the test split")
+        for row in summary["generations"]:
+            right = row["prediction"].strip() == row["answer"].strip()
+            cells = (_clip(row["prompt"]), Text(_clip(row["prediction"]), style="green" if right else "red"))
+            table.add_row(Text(cells[0]), cells[1], Text(_clip(row["answer"])))
+        console.print(table)
+    table = Table(title="Run", show_header=False)
+    if "exact_match" in summary:
+        of = f"{summary['scored_examples']} of {summary['test_examples']} test examples"
+        table.add_row("exact match before", f"{summary['exact_match_before']:.1%} ({of})")
+        table.add_row("exact match after", f"{summary['exact_match']:.1%}")
+    for key in ("train_loss", "val_loss"):
+        if key in summary:
+            table.add_row(key.replace("_", " "), f"{summary[key]:.4f}")
+    table.add_row("learnable parameters", f"{summary['learnable_parameters']:,}")
+    table.add_row("time", f"{summary['seconds']:.1f} s")
+    table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    table.add_row("run folder", str(folder))
+    console.print(table)
+    asked = [row["prompt"].rstrip("\n") for row in summary["generations"]]
+    verbs = [f"test --run {folder}"]
+    verbs += [f"predict --run {folder}", f"generate --model {folder} --prompt {_quoted(asked[0])}"] if asked else []
+    console.print("Next:", style="bold")
+    for verb in verbs:
+        console.print(f"  python -m lit_fm {verb}", markup=False)
+
+
+def _clip(text: str, width: int = 300) -> str:
+    text = text.strip()
+    return text if len(text) <= width else f"{text[:width]} ... ({len(text):,} characters)"
+
+
+def _quoted(text: str) -> str:
+    """For a shell: `$'...'` keeps the line breaks of a prompt on one line."""
+    plain = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{plain}'".replace("\n", "\\n") if "\n" in text or "'" in text else f"'{text}'"
