@@ -81,9 +81,15 @@ def run_function(verb: str, args: list[str]) -> None:
     """A plain function: its parameters are the options."""
     from jsonargparse import ArgumentParser
 
+    from lit_fm.explain import explain
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            fail(explain(message, self), code=2)
+
     module, name = FUNCTIONS[verb][0].split(":")
     function = getattr(import_module(module), name)
-    parser = ArgumentParser(prog=f"lit_fm {verb}", description=FUNCTIONS[verb][1], allow_abbrev=False)
+    parser = Parser(prog=f"lit_fm {verb}", description=FUNCTIONS[verb][1], allow_abbrev=False)
     parser.add_function_arguments(function, fail_untyped=False)
     function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -62,6 +63,7 @@ class Run(L.Callback):
         self.exists = folder is not None
         self.started = time.perf_counter()
         self.predictions: list[dict] = []
+        self.begun = False
 
     def open(self, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
@@ -87,13 +89,12 @@ class Run(L.Callback):
         self.folder = trainer.strategy.broadcast(self.folder)
         if trainer.is_global_zero:
             _write_json(self.folder / "run.json", provenance(trainer))
-            for logger in trainer.loggers[1:]:
-                logger.log_hyperparams({"config": self.config})
+            for logger in trainer.loggers:
+                logger.log_hyperparams(yaml.safe_load(self.config))
+            console.print(f"Run folder: {self.folder}")
             show_data(trainer.datamodule.report)
             show_learnable(pl_module)
-            if self.score.before is not None:
-                console.print(f"Before training, exact match on the test split is {self.score.before:.1%}.")
-            console.print(f"Run folder: {self.folder}")
+        self.begun = True
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -104,7 +105,7 @@ class Run(L.Callback):
         _write_json(self.folder / "summary.json", summary)
         rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
         for logger in trainer.loggers:
-            if isinstance(logger, Guarded):
+            if isinstance(logger, Guarded) and rows:
                 logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
                 logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
         show_summary(self.folder, summary)
@@ -130,14 +131,34 @@ class Run(L.Callback):
             "generations": [_shown(objective, row) for row in self.score.scored[:5]],
         }
 
-    # Test and predict.
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """A run that never began leaves no folder."""
+        if self.begun or self.exists or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        shutil.rmtree(self.folder)
+        for parent in (self.folder.parent, self.folder.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            found = {k.replace("/", "_"): float(v) for k, v in trainer.callback_metrics.items()}
-            found |= {"exact_match": self.score.after} if self.score.after is not None else {}
-            _write_json(path := _free(self.folder / "test.json"), found)
-            console.print(f"{found}\nWritten to {path}")
+    # Validate, test and predict.
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == "validate":
+            self._report(trainer, "validate.json")
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage == "test" and trainer.state.status == "running":
+            self._report(trainer, "test.json")
+
+    def _report(self, trainer: Any, name: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        found = {k.replace("/", "_"): float(v) for k, v in trainer.callback_metrics.items()}
+        found |= {"exact_match": self.score.after} if self.score.after is not None else {}
+        _write_json(path := _free(self.folder / name), found)
+        console.print("  ".join(f"{key} {value:.4f}" for key, value in found.items()), f"Written to {path}", sep="\n")
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
         self.predictions += outputs

@@ -132,15 +132,15 @@ def _tensorboard(folder: Path, project: str, name: str) -> Any:
 
 
 def loggers(tracker: Tracker, folder: Path, project: str, given: Any) -> list[Logger]:
-    """The local file, then the tracker, or in its place the loggers that the config gives under `trainer.logger`."""
+    """The tracker, or in its place the loggers that the config gives under `trainer.logger`; last the local file."""
     local: list[Logger] = [LocalMetrics(folder)]
     if given is False:
         return local
     if given not in (None, True):
         items = given if isinstance(given, list) else [given]
-        return [*local, *(Guarded(lambda item=item: item, type(item).__name__) for item in items)]  # type: ignore[misc]
+        return [*(Guarded(lambda item=item: item, type(item).__name__) for item in items), *local]  # type: ignore[misc]
     makers = {"wandb": _wandb, "csv": _csv, "tensorboard": _tensorboard}
     if tracker == "none":
         return local
     name = f"{folder.parent.name}-{folder.name}"
-    return [*local, Guarded(lambda: makers[tracker](folder, project, name), tracker)]
+    return [Guarded(lambda: makers[tracker](folder, project, name), tracker), *local]

@@ -65,34 +65,38 @@ def _end_tokens(network: Any, tokenizer: Any) -> list[int]:
 
 def generate(
     model: str,
-    prompt: list[str] | None = None,
+    prompt: str | None = None,
     file: str | None = None,
     max_new_tokens: int = 128,
-    separator: str = "\n",
+    chat: bool = False,
 ) -> None:
     """Write what a model says to prompts: text in, text out.
 
     Args:
         model: a run folder, an adapter folder, a zoo entry, or a Hugging Face id.
-        prompt: one or more prompts; without any, and without a file, they are read from standard input, one a line.
+        prompt: without it and without a file, prompts are read from standard input, one a line.
         file: a text file with a prompt on each line.
         max_new_tokens: an answer is cut there at the latest.
-        separator: goes between prompt and answer unless the prompt ends in white space, as in training.
+        chat: each prompt is what a user says in a conversation.
     """
     from transformers import AutoModelForCausalLM
 
     from lit_fm.backbone import load_adapted
     from lit_fm.data.segments import SegmentEncoder
+    from lit_fm.data.templates import chat_text, pair_segments
 
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1: raise it.")
-    prompts = [*(prompt or []), *(Path(file).read_text(encoding="utf-8").splitlines() if file else [])]
-    if not prompt and not file:
+    prompts = [*([prompt] if prompt else []), *(Path(file).read_text(encoding="utf-8").splitlines() if file else [])]
+    if prompt is None and file is None:
         prompts = sys.stdin.read().splitlines()
     if not prompts:
         raise ValueError("no prompt: give --prompt TEXT, --file FILE, or lines on standard input.")
     network, tokenizer = load_adapted(model, AutoModelForCausalLM)
     encoder = SegmentEncoder(tokenizer)
-    asked = [text if text[-1:].isspace() else text + separator for text in prompts]
+    if chat:
+        asked = [chat_text([{"role": "user", "content": text}], tokenizer, True) for text in prompts]
+    else:  # parted from the answer as in training
+        asked = [pair_segments({"prompt": text, "completion": "?"})[0][0] for text in prompts]
     for text in continue_prompts(network, tokenizer, [encoder.ids(text) for text in asked], max_new_tokens):
         print(text)

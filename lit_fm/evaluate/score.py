@@ -8,6 +8,7 @@ import numpy as np
 import torch.distributed as dist
 
 from lit_fm.data.examples import answer_of
+from lit_fm.screen import console
 
 
 def exact_match(predictions: Sequence[str], answers: Sequence[str]) -> float:
@@ -21,35 +22,40 @@ class Score(L.Callback):
 
     Args:
         examples: score at most so many, drawn by the data's seed; 0 scores none.
-        margin: a prediction may be so many tokens longer than the longest right answer. What is cut there is wrong anyway.
+        longest: score only examples whose right answer has at most so many tokens; the others are counted and shown.
     """
 
-    def __init__(self, examples: int = 200, margin: int = 8) -> None:
-        if examples < 0 or margin < 0:
-            raise ValueError(f"score.examples {examples} and score.margin {margin} must not be negative.")
-        self.examples, self.margin = examples, margin
+    def __init__(self, examples: int = 200, longest: int = 256) -> None:
+        if examples < 0 or longest < 1:
+            raise ValueError(f"score.examples {examples} must not be negative, score.longest {longest} at least 1.")
+        self.examples, self.longest = examples, longest
         self.before: float | None = None
         self.after: float | None = None
         self.scored: list[dict[str, Any]] = []
-        self.of = 0
+        self.of = self.too_long = 0
 
-    def _chosen(self, trainer: Any) -> list[dict]:
+    def _chosen(self, trainer: Any, objective: Any) -> tuple[list[dict], int]:
+        """The examples to score, and the length of the longest right answer among them, in tokens."""
         data = trainer.datamodule
         if not self.examples or not hasattr(data, "examples"):
-            return []
+            return [], 0
         answered = [e for e in data.examples("test") if answer_of(e).strip()]
-        self.of = len(answered)
-        order = np.random.default_rng(data.seed).permutation(len(answered))[: self.examples]
-        return [answered[i] for i in order]
+        ids = objective.tokenizer([answer_of(e) for e in answered] or [""], add_special_tokens=False)["input_ids"]
+        fit = [i for i in range(len(answered)) if len(ids[i]) <= self.longest]
+        self.of, self.too_long = len(answered), len(answered) - len(fit)
+        order = np.random.default_rng(data.seed).permutation(fit)[: self.examples]
+        return [answered[i] for i in order], max((len(ids[i]) for i in order), default=0)
 
     def _measure(self, trainer: Any, objective: Any) -> float | None:
-        chosen = self._chosen(trainer)
+        chosen, longest = self._chosen(trainer, objective)
         if not chosen:
             return None
-        ids = objective.tokenizer([answer_of(e) for e in chosen], add_special_tokens=False)["input_ids"]
+        if trainer.is_global_zero:
+            out = f", {self.too_long} left out: longer than {self.longest} tokens" if self.too_long else ""
+            console.print(f"Scoring {len(chosen)} of {self.of} test examples{out} ...")
         mine = chosen[trainer.global_rank :: trainer.world_size]
-        longest = max(map(len, ids)) + self.margin
-        texts = objective.answers(mine, longest) if mine else []
+        # A few more tokens than the longest right answer: what is cut there is wrong anyway.
+        texts = objective.answers(mine, longest + 8) if mine else []
         self.scored = [{**e, "prediction": text} for e, text in zip(mine, texts, strict=True)]
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
@@ -59,6 +65,8 @@ class Score(L.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.before = self._measure(trainer, pl_module)
+        if self.before is not None and trainer.is_global_zero:
+            console.print(f"Before training, exact match on the test split is {self.before:.1%}.")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.after = self._measure(trainer, pl_module)

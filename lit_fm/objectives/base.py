@@ -7,8 +7,6 @@ the number of target tokens in them. Sums are back-propagated; the gradient is d
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,57 +14,16 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import Metric
+from torch import Tensor
 
 from lit_fm import backbone as backbones
 from lit_fm import checkpoint as checkpoints
 from lit_fm.adapt import Adaptation, Full
 from lit_fm.data.tokens import Encoded
+from lit_fm.objectives.loss import TokenMean
 from lit_fm.optim import Schedule, decay_groups
 
-IGNORED = -100
 Batch = dict[str, Any]
-
-
-@contextmanager
-def only_rows(module: nn.Module, rows: Tensor) -> Iterator[None]:
-    """Inside, `module` (the head) gets of its input (batch, time, width) only the rows with these flat numbers.
-
-    The network's own forward stays in use, with all that it does to logits, but none are computed where there is no label.
-    """
-
-    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, rows), *args[1:])
-
-    handle = module.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-class TokenMean(Metric):
-    """Sum of token losses over number of tokens: the same for any batch size and number of ranks."""
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        exact = torch.float32 if torch.backends.mps.is_available() else torch.float64
-        self.add_state("total", torch.zeros((), dtype=exact), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, total: Tensor, count: int) -> None:
-        self.total += total
-        self.count += count
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
 
 
 class Objective(L.LightningModule, ABC):
@@ -101,6 +58,7 @@ class Objective(L.LightningModule, ABC):
         self.val_loss, self.test_loss = TokenMean(), TokenMean()
         self._window_loss: list[Tensor] = []
         self._window_targets = self._window_tokens = 0
+        self._scale = 0.0
 
     # What a subclass says.
 
@@ -209,6 +167,14 @@ class Objective(L.LightningModule, ABC):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Not when a gradient scaler skipped the update: it then lowered its scale."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 0.0
+        skipped, self._scale = scale < self._scale, scale
+        if not skipped:
+            scheduler.step()
+
     def _optimizer_steps(self) -> int:
         """Of the whole run, from the batch plan. `trainer.estimated_stepping_batches` would drop a saved loader state."""
         trainer: Any = self.trainer
@@ -238,8 +204,3 @@ class Objective(L.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.check_learnable(self, checkpoint)
-
-
-def sum_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over targets, computed in float32. Shapes: (targets, vocabulary), (targets,)."""
-    return F.cross_entropy(logits.float(), targets, reduction="sum")

@@ -9,7 +9,8 @@ from lit_fm.data.segments import SegmentEncoder, Segments
 from lit_fm.data.templates import chat_segments, chat_text, pair_segments
 from lit_fm.data.tokens import SHORTENED, Encoded
 from lit_fm.evaluate.generate import continue_prompts
-from lit_fm.objectives.base import IGNORED, Batch, Objective, only_rows, sum_cross_entropy
+from lit_fm.objectives.base import Batch, Objective
+from lit_fm.objectives.loss import IGNORED, only_rows, sum_cross_entropy
 
 
 class CausalLM(Objective):

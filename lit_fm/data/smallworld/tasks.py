@@ -117,6 +117,7 @@ _WHEN = {
     "pc & hs": "after meals and at bedtime",
     "ac & hs": "before meals and at bedtime",
 }
+ABBREVIATIONS = {*_FORMS, *_EYE_EAR, *_BY_MOUTH, *_OFTEN, "inh", "pr", "prn", "ac", "pc", "hs", "c", "x", "d"}
 _REASONS = "pain fever cough itching nausea headache".split()
 
 

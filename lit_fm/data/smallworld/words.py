@@ -30,8 +30,13 @@ PARTS = {
 }
 GOOD = "great lovely excellent wonderful superb perfect brilliant pleasant reliable fantastic delightful solid".split()
 BAD = "awful terrible poor dreadful horrible useless disappointing broken unpleasant nasty shabby weak".split()
+BODY = "eye ear nose mouth tongue hand head foot arm leg back knee neck throat".split()
+SUPPLIES = "tablet capsule teaspoon drop puff suppository bottle bandage needle inhaler mask pill glove powder".split()
+AILMENTS = "pain fever cough itching nausea headache cold rash hunger thirst".split()
+PAPERS = "contract notice lease licence claim clause payment tenant landlord court party agreement".split()
 WEATHER = "sunny rainy windy cold warm foggy snowy stormy cloudy hot".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+SPANS = "day week month year hour minute night".split()
 MOMENTS = ["morning", "afternoon", "evening"]
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 FEELINGS = "happy sad tired proud angry calm worried hungry thirsty excited".split()

@@ -1,0 +1,63 @@
+"""What is wrong with a command line or a config, in one message instead of a parser's dump of all that it tried."""
+
+import inspect
+import re
+from importlib import import_module
+from typing import Any
+
+from lit_fm import _PUBLIC
+from lit_fm.nearest import did_you_mean
+
+LEAF = re.compile(
+    r"Option '(?P<option>[^']+)' is not accepted"
+    r"|(?P<expected>Expected an? (?!<class 'NoneType'>|dot import|path).*)"
+    r"|Expected a dot import path string: (?P<name>.+)"
+    r"|(?P<missing>(?:module '.*' has no attribute|No module named) .*)"
+)
+
+
+def explain(message: str, parser: Any) -> str:
+    """The innermost cause in a parser's message: which key, what came, and the nearest right name."""
+    keys: list[str] = []
+    owner = None
+    for line in message.splitlines():
+        if found := re.search(r'Parser key "([^"]+)"', line):
+            keys.append(found[1])
+        elif found := re.search(r"Problem with given class_path '([^']+)'", line):
+            owner = found[1]
+        elif found := LEAF.search(line):
+            within = re.search(r"class_path='([^']+)'", line)
+            owner = within[1] if within else owner
+            return _cause(".".join(keys), owner, found, parser)
+    if found := re.search(r"unrecognized arguments: --([^\s=]+)", message, re.IGNORECASE):
+        return f"there is no option --{found[1]}: {did_you_mean(found[1], _options(parser))}"
+    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+        name = f"{found[1]}.{found[2]}"
+        return f"{name}: there is no such setting: {did_you_mean(name, _options(parser))}"
+    if "Problems parsing config" in message:
+        return f"the config is not valid YAML: {' '.join(message.split()[3:])}"
+    if "arguments are required" in message:
+        lacking = message.rpartition(":")[2].strip()
+        return f"{lacking} must be given: start from a config, such as --config lora.yaml."
+    return message.strip()
+
+
+def _cause(key: str, owner: str | None, found: re.Match, parser: Any) -> str:
+    if option := found["option"]:
+        if not owner:
+            return f"there is no key {option!r}: {did_you_mean(option, _options(parser))}"
+        module, _, name = owner.rpartition(".")
+        known = inspect.signature(getattr(import_module(module), name)).parameters
+        return f"{key}.{option}: there is no such setting: {did_you_mean(option, known)}"
+    if wrong := found["name"] or (found["missing"] and owner):
+        return f"{key}: there is no class {wrong!r}: {did_you_mean(wrong.rpartition('.')[2], _PUBLIC)}"
+    kind = re.sub(r"<class '([^']+)'>|typing\.Literal\[(.*)\]", lambda m: m[1] or f"one of {m[2]}", found["expected"])
+    expected, _, value = kind.partition(". Got value: ")
+    return f"{key}: expected {re.sub('^Expected an? ', '', expected)}, got {value!r}. Correct it."
+
+
+def _options(parser: Any) -> list[str]:
+    """All keys that a parser knows, those of its verb included."""
+    keys = [action.dest for action in parser._actions if action.dest != "help"]
+    verbs = getattr(getattr(parser, "_subcommands_action", None), "choices", None) or {}
+    return [*keys, *(key for verb in verbs.values() for key in _options(verb))]

@@ -1,0 +1,116 @@
+"""Real tiny backbones, made here: no downloads, no mocks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", COLUMNS="160")
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    os.environ["LIT_FM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def make_backbone(tmp_path_factory):
+    """Make a folder with a random network of a transformers configuration, and tiny-clm's tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lit_fm.backbone import load_tokenizer
+
+    def make(name, config, dtype=torch.float32):
+        folder = tmp_path_factory.getbasetemp() / f"backbone-{name}"
+        if not folder.exists():
+            torch.manual_seed(0)
+            AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder)
+            load_tokenizer("tiny-clm").save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+def llama_config(**changes):
+    from transformers import LlamaConfig
+
+    small = {
+        "vocab_size": 2048,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return LlamaConfig(**{**small, **changes})
+
+
+def causal_configs():
+    """Random-weight configurations of several architectures, by name."""
+    from transformers import BloomConfig, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen3Config
+
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 2048}
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    deep = {"intermediate_size": 48, "max_position_embeddings": 512}
+    still = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
+    return {
+        "llama": llama_config(),
+        "qwen3": Qwen3Config(num_key_value_heads=2, head_dim=8, **size, **deep, **ids),
+        "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **still, **ids),
+        "opt": OPTConfig(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0, max_position_embeddings=512, **size, **ids),
+        "bloom": BloomConfig(hidden_size=32, n_layer=2, n_head=4, **ids),
+        "neox": GPTNeoXConfig(**size, **deep, **ids),
+    }
+
+
+@pytest.fixture(scope="session")
+def llama(make_backbone):
+    return make_backbone("llama", llama_config())
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def lit(in_tmp, capfd):
+    """Run `python -m lit_fm` in this process, in an empty folder: its exit code and what it printed."""
+
+    def call(*args):
+        from lit_fm.cli import main
+
+        argv, code = sys.argv, 0
+        try:
+            main([str(a) for a in args])
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            sys.argv = argv
+        out, err = capfd.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return call
+
+
+def command(*args, cwd, **env):
+    """Run `python -m lit_fm` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lit_fm", *map(str, args)],
+        cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )  # fmt: skip
+
+
+QUICK = ("--run.tracker", "none", "--score.examples", "8", "--data.rows", "64", "--data.batch_size", "8")

@@ -1,0 +1,109 @@
+"""Budgets, names, and imports that point one way."""
+
+import ast
+from graphlib import TopologicalSorter
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "lit_fm"
+FILES = {
+    ".".join(("lit_fm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+# The lower levels know nothing of the higher ones.
+LEVELS = [
+    ["lit_fm", "lit_fm.nearest"],
+    ["lit_fm.zoo", "lit_fm.optim", "lit_fm.adapt", "lit_fm.screen", "lit_fm.track", "lit_fm.explain", "lit_fm.data.segments",
+     "lit_fm.data.templates", "lit_fm.data.tokens", "lit_fm.data.tokenizer", "lit_fm.data.order", "lit_fm.data.smallworld",
+     "lit_fm.data.examples", "lit_fm.data"],
+    ["lit_fm.backbone", "lit_fm.checkpoint", "lit_fm.run"],
+    ["lit_fm.evaluate", "lit_fm.data.base", "lit_fm.data.instruct", "lit_fm.data.corpus"],
+    ["lit_fm.objectives"],
+    ["lit_fm.cli", "lit_fm.trainer_cli", "lit_fm.__main__"],
+]  # fmt: skip
+
+
+def level(module):
+    named = [
+        (len(name), i) for i, names in enumerate(LEVELS) for name in names if (module + ".").startswith(name + ".")
+    ]
+    return max(named)[1] if module != "lit_fm" else 0
+
+
+def imports(module):
+    """Modules of the package that a module imports, as far as the type checker's own are left out."""
+    tree = ast.parse(FILES[module].read_text())
+    skipped = {
+        id(n)
+        for b in ast.walk(tree)
+        if isinstance(b, ast.If) and "TYPE_CHECKING" in ast.dump(b.test)
+        for n in ast.walk(b)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lit_fm") and id(node) not in skipped:
+            for name in node.names:
+                inner = f"{node.module}.{name.name}"
+                yield inner if inner in FILES else node.module
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_one_way(module):
+    for imported in imports(module):
+        assert level(imported) <= level(module), f"{module} imports {imported}"
+
+
+def test_no_two_modules_import_each_other():
+    graph = {module: {i for i in imports(module) if i != module} for module in FILES}
+    graph["lit_fm.cli"].discard("lit_fm.trainer_cli")  # imported when a verb needs it
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_adaptations_and_data_do_not_know_each_other():
+    for module in FILES:
+        area = module.split(".")[1] if "." in module else ""
+        other = {"adapt": "data", "data": "adapt"}.get(area)
+        assert not [i for i in imports(module) if other and i.startswith(f"lit_fm.{other}")], module
+
+
+def code_lines(path):
+    """Lines of a file without blank ones, comments and docstrings."""
+    text = path.read_text()
+    documents = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    prose = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, documents) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    lines = enumerate(text.splitlines(), 1)
+    return sum(1 for number, line in lines if line.strip() and not line.strip().startswith("#") and number not in prose)
+
+
+def test_files_and_functions_stay_within_their_budget():
+    lines = {module: len(path.read_text().splitlines()) for module, path in FILES.items()}
+    code = sum(code_lines(path) for path in FILES.values())
+    print(
+        f"{code:,} lines of code ({sum(lines.values()):,} with comments, docstrings and blanks) in {len(lines)} files"
+    )
+    assert code <= 3_500
+    assert max(lines.values()) <= 250, max(lines, key=lines.get)
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 50, f"{module}.{node.name}: {length} lines"
+
+
+def test_no_file_is_called_by_a_name_that_says_nothing():
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem for path in FILES.values()}
+
+
+def test_every_test_can_fail():
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                body = ast.dump(node)
+                assert any(word in body for word in ("Assert", "raises", "assert_close", "warns")), (
+                    f"{path.name}: {node.name}"
+                )

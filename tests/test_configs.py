@@ -1,0 +1,73 @@
+"""Every shipped config runs, README's options exist, and the package takes configs and zoo along."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import yaml
+from conftest import QUICK, ROOT
+
+CONFIGS = ROOT / "configs"
+WHOLE = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "model" in yaml.safe_load(path.read_text())]
+SMALL = {
+    "lit_fm.InstructionData": ["--data.rows", "64", "--data.batch_size", "4"],
+    "lit_fm.TextCorpus": ["--data.documents", "300", "--data.batch_size", "4"],
+}
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_every_whole_run_takes_two_steps(lit, path):
+    small = SMALL[yaml.safe_load(path.read_text())["data"]["class_path"]]
+    done = lit(
+        "fit", "--config", path.relative_to(CONFIGS), *small, "--trainer.max_steps", "2", "--run.tracker", "none",
+        "--score.examples", "4",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_opens_with_the_command_that_uses_it(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# python -m lit_fm ")
+    assert path.relative_to(CONFIGS).as_posix() in first
+
+
+def readme_commands():
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("python -m lit_fm")]
+
+
+@pytest.mark.parametrize("command", [c for c in readme_commands() if " fit " in c])
+def test_the_fits_of_readme_are_understood(lit, in_tmp, command):
+    args = [a for a in shlex.split(command)[3:] if a != "--print_config"]
+    done = lit(*args, "--print_config")
+    assert done.code == 0, done.err
+
+
+def test_readme_shows_fits_tests_and_answers():
+    verbs = {shlex.split(command.replace("$'", "'"))[3] for command in readme_commands()}
+    assert {"fit", "test", "predict", "generate"} <= verbs
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works_outside_the_clone(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert "lit_fm/_share/configs/lora.yaml" in names
+    assert "lit_fm/_share/zoo/tiny-clm/model.safetensors" in names
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_fm", "fit", "--config", "lora.yaml", *QUICK, "--trainer.max_steps", "2"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "lora" / "001" / "summary.json").is_file()

@@ -1,0 +1,270 @@
+"""Rows from files, splits, caching, and the order of batches."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import QUICK, SHARED
+from pyarrow import parquet
+
+from lit_fm.data import smallworld
+from lit_fm.data.corpus import Blocks
+from lit_fm.data.examples import examples, kind_of, read
+from lit_fm.data.order import BatchPlan
+from lit_fm.data.tokens import TokenStore, fingerprint, stored
+
+ROWS = [{"prompt": f"say {i}", "completion": f'{i}, "quoted"\nand broken'} for i in range(30)]
+
+
+def write(folder, suffix, rows=ROWS, stem="train"):
+    path = folder / f"{stem}{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif suffix == ".jsonl":
+        path.write_text("\ufeff" + "\r\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    elif suffix == ".csv":
+        import csv
+
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix):
+    assert read(str(write(tmp_path, suffix))) == {"train": ROWS}
+
+
+def test_files_of_a_folder_are_splits_by_their_names(tmp_path):
+    for stem, n in (("train-00000", 5), ("train-00001", 4), ("valid", 3), ("test", 2)):
+        write(tmp_path, ".jsonl", ROWS[:n], stem)
+    assert {split: len(rows) for split, rows in read(str(tmp_path)).items()} == {"train": 9, "validation": 3, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "prompt", "answer"),
+    [
+        ({"prompt": "p", "completion": "c"}, "prompt/completion", "p", "c"),
+        ({"instruction": "i", "input": "x", "output": "o"}, "instruction/input/output", "i\n\nx", "o"),
+        ({"instruction": "i", "input": "", "output": "o"}, "instruction/input/output", "i", "o"),
+        ({"instruction": "i", "output": 5}, "instruction/input/output", "i", "5"),
+        ({"instruction": "i", "context": None, "response": "r"}, "instruction/context/response", "i", "r"),
+        ({"question": "q", "answer": "a", "id": 3}, "question/answer", "q", "a"),
+    ],
+)
+def test_kinds_of_rows_are_recognised(row, kind, prompt, answer):
+    assert examples([row]) == (kind, [{"prompt": prompt, "completion": answer}])
+
+
+def test_a_null_turn_is_an_empty_one():
+    row = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": None}]}
+    assert examples([row])[1][0]["messages"][1]["content"] == ""
+
+
+def test_columns_name_the_fields_of_a_known_kind():
+    rows = [{"text": "t", "category": "c"}]
+    assert examples(rows, columns={"prompt": "text", "completion": "category"})[1] == [
+        {"prompt": "t", "completion": "c"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kwargs", "message"),
+    [
+        ([{"text": "t"}], {}, "--data.columns.prompt FIELD"),
+        ([{"text": "t"}], {"columns": {"prompt": "txt"}}, "did you mean 'text'"),
+        ([{"prompt": "p", "completion": "c"}, {"prompt": "p"}], {}, "row 2 has no field 'completion'"),
+        ([{"prompt": "p", "completion": ["c"]}], {}, "row 1: 'completion' holds a list"),
+        ([{"messages": "hello"}], {}, "row 1: expected messages"),
+    ],
+)
+def test_rows_that_do_not_fit_are_one_clear_error(rows, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        examples(rows, **kwargs)
+
+
+def test_rows_to_predict_need_no_answer():
+    assert kind_of({"question": "q"}, answered=False) == "question/answer"
+    assert examples([{"question": "q"}], answered=False)[1] == [{"prompt": "q", "completion": ""}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": \n', "line 2 is not JSON"),
+        ("a.json", '[{"prompt": "p"},\n{"prompt" "q"}]', "line 2 is not JSON"),
+        ("a.json", '"text"', "holds one str"),
+        ("a.jsonl", "[1, 2]\n", "row 1: expected an object"),
+        ("a.csv", "prompt,completion\na,b\nc\n", "line 3: not as many cells"),
+        ("a.csv", "prompt,completion\na,b,c\n", "line 2: not as many cells"),
+        ("a.txt", "hello", "convert it to one of them"),
+    ],
+)
+def test_a_broken_file_names_the_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read(str(tmp_path / name))
+
+
+def test_a_file_that_is_not_utf8_says_so(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "caf\xe9"}\n')
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read(str(tmp_path / "a.jsonl"))
+
+
+def test_a_missing_file_names_the_nearest_one(tmp_path):
+    write(tmp_path, ".jsonl")
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'train.jsonl'"):
+        read(str(tmp_path / "trian.jsonl"))
+
+
+# smallworld
+
+
+@pytest.mark.parametrize("task", smallworld.TASKS)
+def test_smallworld_is_a_function_of_its_seed_and_its_splits_share_no_content(task):
+    sets = {split: smallworld.rows(task, split, 150, seed=1) for split in smallworld.SIZES}
+    assert sets["train"] == smallworld.rows(task, "train", 150, seed=1)
+    assert sets["train"] != smallworld.rows(task, "train", 150, seed=2)
+    content = {s: {row["prompt"].rpartition("\n")[0] for row in rows} for s, rows in sets.items()}
+    assert all(len(texts) == 150 for texts in content.values())
+    assert not content["train"] & content["test"]
+    assert not content["validation"] & (content["train"] | content["test"])
+
+
+def test_answers_of_smallworld_can_be_read_off_the_prompt():
+    for row in smallworld.rows("name-question", "train", 100):
+        assert row["completion"] in row["prompt"]
+    assert {row["completion"] for row in smallworld.rows("sentiment", "train", 100)} == {"positive", "negative"}
+
+
+def test_the_shorthand_of_the_mission_comes_out():
+    words = {"1 tab po qid pc & hs": "Take one tablet by mouth four times a day, after meals and at bedtime."}
+    found = {}
+    for split in smallworld.SIZES:
+        for row in smallworld.rows("medical-shorthand", split, 6000 if split == "train" else 900):
+            found[row["prompt"].split("\n")[0].removeprefix("Prescription: ")] = row["completion"]
+    assert words.items() <= found.items()
+
+
+def test_what_tiny_clm_was_trained_on_holds_no_medical_shorthand():
+    english = {"as", "ad", "d", "x", "c"}  # words or letters of their own, too
+    from lit_fm.data.smallworld.tasks import ABBREVIATIONS
+
+    text = " ".join(smallworld.documents("general", "train", 3000))
+    words = set(text.replace("\n", " ").replace(".", " ").replace(",", " ").replace(":", " ").split())
+    spelt = {w for w in words if len(w) == 1}
+    assert not words & (ABBREVIATIONS - english - spelt)
+    assert "Prescription" not in text
+    assert "by mouth" not in text or "Take one tablet by mouth" not in text
+
+
+def test_asking_for_more_than_there_is_says_how_much_there_is(monkeypatch):
+    monkeypatch.setitem(
+        smallworld.TASKS, "coin", lambda rng: {"prompt": f"{rng.choice('abcdefgh')}\n?", "completion": "x"}
+    )
+    with pytest.raises(ValueError, match=r"has only \d different items, 20 were asked for"):
+        smallworld.rows("coin", "train", 20)
+
+
+# Order
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("n", [1, 7, 64, 1003])
+def test_every_example_is_in_an_epoch_once_on_any_number_of_ranks(n, shuffle, world):
+    lengths = np.random.default_rng(0).integers(5, 90, n)
+    plans = [BatchPlan(lengths, 4, 3, shuffle, rank, world) for rank in range(world)]
+    seen = Counter(i for plan in plans for batch in plan for i in batch)
+    assert seen == Counter(range(n))
+    assert {len(list(plan)) for plan in plans} == {len(plans[0])}
+
+
+def test_a_global_batch_holds_the_same_examples_on_one_rank_and_on_two():
+    lengths = np.random.default_rng(0).integers(5, 90, 100)
+    one = list(BatchPlan(lengths, 8, 3, True))
+    two = [list(BatchPlan(lengths, 4, 3, True, rank, 2)) for rank in range(2)]
+    assert [set(a) for a in one] == [set(a) | set(b) for a, b in zip(*two, strict=True)]
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    plan = BatchPlan(np.arange(100), 4, 3, True)
+    first = list(plan)
+    plan.set_epoch(1)
+    second = list(plan)
+    plan.set_epoch(0)
+    assert list(plan) == first != second
+    assert list(BatchPlan(np.arange(100), 4, 4, True)) != first
+
+
+def test_examples_of_like_length_share_a_batch():
+    lengths = np.random.default_rng(0).integers(5, 500, 2000)
+    padded = sum(len(b) * lengths[b].max() for b in BatchPlan(lengths, 16, 0, True))
+    assert lengths.sum() / padded > 0.9
+
+
+# Tokens
+
+
+def test_what_is_stored_comes_back_and_is_made_once():
+    made = []
+
+    def make():
+        made.append(1)
+        items = [{"input_ids": np.arange(n, dtype=np.int32), "labels": np.ones(n, np.int32)} for n in (3, 1, 4)]
+        return items, {"note": "x"}
+
+    key = fingerprint("a test")
+    for _ in range(2):
+        store = stored(key, make)
+    assert made == [1]
+    assert isinstance(store, TokenStore)
+    assert [len(item["input_ids"]) for item in store] == [3, 1, 4] == store.lengths().tolist()
+    assert store[2]["input_ids"].tolist() == [0, 1, 2, 3]
+    assert store.about["note"] == "x"
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 10, 11, 100])
+def test_blocks_make_every_token_a_target_once(n):
+    tokens = np.arange(n, dtype=np.int32)
+    blocks = Blocks(tokens, 10)
+    targets = [t for i in range(len(blocks)) for t in blocks[i]["labels"][1:].tolist()]
+    assert targets == list(range(1, n))
+    assert blocks.lengths().tolist() == [len(blocks[i]["input_ids"]) for i in range(len(blocks))]
+
+
+def test_the_cache_is_hit_by_the_same_data_and_missed_by_any_change(lit, in_tmp, llama, monkeypatch):
+    monkeypatch.setenv("LIT_FM_CACHE", str(in_tmp / "cache"))
+    source = write(in_tmp, ".jsonl")
+    base = [
+        "validate", "--config", "lora.yaml", "--data.source", source, "--model.backbone", llama, *QUICK,
+    ]  # fmt: skip
+
+    def entries(*more):
+        done = lit(*base, *more)
+        assert done.code == 0, done.err
+        return len(list((in_tmp / "cache" / "tokens").iterdir()))
+
+    assert entries() == entries() == 1
+    assert entries("--data.max_length", "64") == 2
+    assert entries("--data.template", "{{prompt}}! ||| {{completion}}") == 3
+    assert entries("--model.backbone", "tiny-clm") == 3  # the same tokenizer
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data")
+def test_real_files_load_with_their_counts():
+    counts = {
+        "gsm8k/train.jsonl": 7473, "chat/litgpt_dolly.json": 12, "chat/kto_en_demo.json": 300, "chat/identity.json": 91,
+        "banking77/train.csv": 10003,
+    }  # fmt: skip
+    for name, count in counts.items():
+        rows = read(str(SHARED / name))["train"]
+        columns = {"prompt": "text", "completion": "category"} if "banking" in name else None
+        assert len(examples(rows, columns=columns)[1]) == count

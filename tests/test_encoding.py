@@ -1,0 +1,222 @@
+"""What is learnt is exactly the answer and the token that ends it."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from lit_fm import CausalLM
+from lit_fm.backbone import load_tokenizer
+from lit_fm.data.segments import SegmentEncoder
+from lit_fm.data.templates import PLAIN_CHAT, chat_segments, pair_segments, render
+from lit_fm.objectives.loss import IGNORED
+
+TEXT = ["the answer is yes and no", "Take two tablets: 10.5 mg, twice!", "naïve café — 東京 สวัสดี", "a  b\n\nc"] * 3
+
+
+def _trained(model, trainer, pre, decoder, bos, trim=True):
+    made = Tokenizer(model)
+    made.pre_tokenizer, made.decoder = pre, decoder
+    made.train_from_iterator(TEXT, trainer)
+    if bos:
+        ids = [("<s>", made.token_to_id("<s>"))]
+        made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=ids)
+    elif isinstance(pre, pre_tokenizers.ByteLevel):
+        made.post_processor = processors.ByteLevel(trim_offsets=trim)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
+
+
+def tokenizers():
+    special = ["<unk>", "<s>", "</s>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe = lambda: trainers.BpeTrainer(  # noqa: E731
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    byte_level = lambda: pre_tokenizers.ByteLevel(add_prefix_space=False)  # noqa: E731
+    made = {
+        "bpe": _trained(models.BPE(), bpe(), byte_level(), decoders.ByteLevel(), bos=False),
+        "bpe-untrimmed": _trained(models.BPE(), bpe(), byte_level(), decoders.ByteLevel(), bos=False, trim=False),
+        "bpe-bos": _trained(models.BPE(), bpe(), byte_level(), decoders.ByteLevel(), bos=True),
+        "unigram": _trained(
+            models.Unigram(),
+            trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False),
+            pre_tokenizers.Metaspace(),
+            decoders.Metaspace(),
+            bos=True,
+        ),
+        "wordpiece": _trained(
+            models.WordPiece(unk_token="<unk>"),
+            trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False),
+            pre_tokenizers.BertPreTokenizer(),
+            decoders.WordPiece(),
+            bos=True,
+        ),
+    }
+    made["wordpiece"].backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    return made
+
+
+TOKENIZERS = tokenizers()
+WORDS = st.text(alphabet="abe yot:.!?\n0123, ésTk{}%<>/東ก", min_size=1, max_size=24)
+
+
+@settings(max_examples=150, deadline=None)
+@given(prompt=WORDS, completion=WORDS)
+@pytest.mark.parametrize("name", ["bpe", "bpe-untrimmed", "bpe-bos"])
+def test_learnt_tokens_decode_to_the_completion_and_the_rest_is_the_prompt_as_served(name, prompt, completion):
+    """Byte-level tokenizers lose nothing, so equality of text is exact."""
+    encoder, tokenizer = SegmentEncoder(TOKENIZERS[name]), TOKENIZERS[name]
+    [(ids, learnt)] = encoder([[(prompt, False), (completion, True)]])
+    assert tokenizer.decode(ids[learnt]) == completion
+    assert tokenizer.decode(ids[~learnt], skip_special_tokens=True) == prompt
+    assert not learnt[: int(np.argmax(learnt))].any()
+    assert (ids == tokenizer.bos_token_id).sum() == len(encoder.prefix)
+
+
+@settings(max_examples=150, deadline=None)
+@given(prompt=WORDS, completion=WORDS)
+@pytest.mark.parametrize("name", ["unigram", "wordpiece"])
+def test_learnt_tokens_are_those_of_the_completion_with_tokenizers_that_normalise(name, prompt, completion):
+    tokenizer = TOKENIZERS[name]
+    [(ids, learnt)] = SegmentEncoder(tokenizer)([[(prompt, False), (completion, True)]])
+
+    def letters(text):  # such tokenizers drop or add white space, and know few letters
+        return "".join(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]).split())
+
+    assert "".join(tokenizer.decode(ids[learnt]).split()) == letters(completion)
+    assert (ids == tokenizer.bos_token_id).sum() == 1
+    assert ids[0] == tokenizer.bos_token_id
+
+
+def test_a_token_that_would_reach_over_the_border_is_parted():
+    """`answer: ` + `yes`: the tokenizer would join the space to the answer."""
+    tokenizer = TOKENIZERS["bpe"]
+    joined = tokenizer("answer is yes")["input_ids"]
+    [(ids, learnt)] = SegmentEncoder(tokenizer)([[("answer is ", False), ("yes", True)]])
+    assert ids.tolist() != joined
+    assert tokenizer.decode(ids[learnt]) == "yes"
+    assert ids[~learnt].tolist() == tokenizer("answer is ")["input_ids"]
+
+
+@pytest.fixture
+def causal(llama):
+    return CausalLM(llama)
+
+
+def test_the_end_token_is_learnt_also_when_it_is_the_padding_token(causal):
+    causal.tokenizer.pad_token = causal.tokenizer.eos_token
+    items = causal.encode([{"prompt": "a b", "completion": "c"}, {"prompt": "a", "completion": "d e f g h"}], 64)
+    batch = causal.collate(items)
+    assert (batch["targets"] == causal.tokenizer.eos_token_id).sum() == 2
+    assert all(item["labels"][-1] == causal.tokenizer.eos_token_id for item in items)
+
+
+def test_a_long_prompt_loses_its_left_and_never_the_answer(causal):
+    example = {"prompt": "word " * 300, "completion": "the answer stays"}
+    [item] = causal.encode([example], 64)
+    assert len(item["input_ids"]) == 64
+    learnt = item["labels"][item["labels"] != IGNORED]
+    assert causal.tokenizer.decode(learnt) == "the answer stays</s>"
+    assert "shortened" in item
+
+
+@pytest.mark.parametrize(
+    ("example", "why"),
+    [
+        ({"prompt": "p", "completion": ""}, "empty answer"),
+        ({"prompt": "p", "completion": " \n"}, "empty answer"),
+        ({"prompt": "p", "completion": "many words " * 60}, "answer longer than 63 tokens"),
+        ({"messages": [{"role": "user", "content": "hello"}]}, "empty answer"),
+    ],
+)
+def test_an_example_without_a_target_is_named_not_trained_on(causal, example, why):
+    assert causal.encode([example], 64) == [why]
+
+
+def test_a_newline_parts_prompt_and_answer_only_where_nothing_else_does():
+    assert pair_segments({"prompt": "2+2?", "completion": "4"})[0] == ("2+2?\n", False)
+    assert pair_segments({"prompt": "2+2? ", "completion": "4"})[0] == ("2+2? ", False)
+    assert pair_segments({"prompt": "2+2?", "completion": " 4"})[0] == ("2+2?", False)
+
+
+CHATML = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Who are you?"},
+    {"role": "assistant", "content": "A model."},
+    {"role": "user", "content": "And {{ you }}?"},
+    {"role": "assistant", "content": "Still a model."},
+]
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_of_a_conversation_the_answers_are_learnt_and_nothing_else(causal, template):
+    causal.tokenizer.chat_template = template
+    [item] = causal.encode([{"messages": TURNS}], 256)
+    learnt = item["labels"][item["labels"] != IGNORED]
+    assert causal.tokenizer.decode(learnt) == "A model.</s>Still a model.</s>"
+    assert (item["input_ids"] == causal.tokenizer.bos_token_id).sum() == 1
+
+
+def test_ids_of_a_conversation_are_those_of_the_chat_template(causal):
+    causal.tokenizer.chat_template = CHATML
+    [item] = causal.encode([{"messages": TURNS}], 256)
+    own = causal.tokenizer.apply_chat_template(TURNS, tokenize=True, return_dict=False)
+    assert item["input_ids"].tolist() == own[: len(item["input_ids"])]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(causal):
+    causal.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}(left out){% else %}{{ m.content }}"
+        "{% endif %}{% endfor %}"
+    )
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        chat_segments(TURNS, causal.tokenizer)
+
+
+def test_text_that_looks_like_jinja_stays_as_it_is():
+    row = {"question": "What is {{ 7 * 7 }}?", "answer": "{% raise %}"}
+    made = render("Q: {{question}} ||| {{answer}}", row)
+    assert made == {"prompt": "Q: What is {{ 7 * 7 }}?", "completion": "{% raise %}"}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{question}}", "has no answer"),
+        ("{{question}} ||| ", "has no answer"),
+        ("{{question} ||| {{answer}}", "not valid Jinja"),
+        ("{{qestion}} ||| {{answer}}", "fields \\['answer', 'question'\\]"),
+        ("{{question.__class__.__mro__}} ||| {{answer}}", "unsafe"),
+    ],
+)
+def test_a_template_that_cannot_work_is_one_clear_error(template, message):
+    with pytest.raises(ValueError, match=message):
+        render(template, {"question": "q", "answer": "a"})
+
+
+def test_the_plain_chat_template_parses(causal):
+    assert "assistant" in PLAIN_CHAT
+    assert json.dumps(causal.tokenizer.apply_chat_template(TURNS, chat_template=PLAIN_CHAT, tokenize=False))
+
+
+def test_prompts_of_training_are_those_of_generation(causal):
+    example = {"prompt": "Say yes", "completion": "yes"}
+    [item] = causal.encode([example], 64)
+    served = SegmentEncoder(causal.tokenizer).ids(causal.prompt(example))
+    assert item["input_ids"][: len(served)].tolist() == served
+
+
+def test_a_tokenizer_without_offsets_is_refused(monkeypatch):
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
+    with pytest.raises(ValueError, match="gives no character offsets"):
+        load_tokenizer("tiny-clm")
