@@ -31,8 +31,8 @@ def explain(message: str, parser: Any) -> str:
             return _cause(".".join(keys), owner, found, parser)
     if found := re.search(r"unrecognized arguments: --([^\s=]+)", message, re.IGNORECASE):
         return f"there is no option --{found[1]}: {did_you_mean(found[1], _options(parser))}"
-    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
-        name = f"{found[1]}.{found[2]}"
+    if found := re.search(r"(?:Group '([^']+)'|Subcommand '.*') does not accept option '([^']+)'", message):
+        name = ".".join(part for part in found.groups() if part)
         return f"{name}: there is no such setting: {did_you_mean(name, _options(parser))}"
     if "Problems parsing config" in message:
         return f"the config is not valid YAML: {' '.join(message.split()[3:])}"

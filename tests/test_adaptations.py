@@ -6,6 +6,7 @@ import torch
 from conftest import causal_configs, llama_config
 from safetensors.torch import load_file, save_file
 from test_loss_and_gradients import fit, objective, ragged_items
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 from lit_fm import CausalLM, Full, LoRA, backbone
@@ -32,7 +33,7 @@ def test_lora_leaves_the_output_as_it_was_before_training(make_backbone, name):
 def test_after_three_steps_all_that_should_learn_has_moved_and_nothing_else(make_backbone, name, adaptation):
     made = objective(make_backbone(name, causal_configs()[name]), adaptation)
     L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(
-        made, [made.collate(ragged_items())], verbose=False
+        made, DataLoader([made.collate(ragged_items())], batch_size=None), verbose=False
     )
     before = {n: p.detach().clone() for n, p in made.network.named_parameters()}
     made.optimizer = lambda params: torch.optim.AdamW(params, lr=1e-2)

@@ -14,14 +14,27 @@ FILES = {
 # The lower levels know nothing of the higher ones.
 LEVELS = [
     ["lit_fm", "lit_fm.nearest"],
-    ["lit_fm.zoo", "lit_fm.optim", "lit_fm.adapt", "lit_fm.screen", "lit_fm.track", "lit_fm.explain", "lit_fm.data.segments",
-     "lit_fm.data.templates", "lit_fm.data.tokens", "lit_fm.data.tokenizer", "lit_fm.data.order", "lit_fm.data.smallworld",
-     "lit_fm.data.examples", "lit_fm.data"],
+    [
+        "lit_fm.zoo",
+        "lit_fm.optim",
+        "lit_fm.adapt",
+        "lit_fm.screen",
+        "lit_fm.track",
+        "lit_fm.explain",
+        "lit_fm.data.segments",
+        "lit_fm.data.templates",
+        "lit_fm.data.tokens",
+        "lit_fm.data.tokenizer",
+        "lit_fm.data.order",
+        "lit_fm.data.smallworld",
+        "lit_fm.data.examples",
+        "lit_fm.data",
+    ],
     ["lit_fm.backbone", "lit_fm.checkpoint", "lit_fm.run"],
     ["lit_fm.evaluate", "lit_fm.data.base", "lit_fm.data.instruct", "lit_fm.data.corpus"],
     ["lit_fm.objectives"],
     ["lit_fm.cli", "lit_fm.trainer_cli", "lit_fm.__main__"],
-]  # fmt: skip
+]
 
 
 def level(module):

@@ -96,7 +96,7 @@ WRONG_FILES = [
     ("model: {class_path: lit_fm.CausalML}", "model: there is no class 'lit_fm.CausalML': did you mean 'CausalLM'?"),
     ("model: {class_path: no_such_module.Thing}", "there is no class 'no_such_module.Thing'"),
     ("trainer: {max_stepps: 4}", "trainer.max_stepps: there is no such setting: did you mean 'trainer.max_steps'?"),
-    ("trainerr: {max_steps: 4}", "there is no key 'trainerr.max_steps': did you mean 'trainer.max_steps'?"),
+    ("trainerr: {max_steps: 4}", "trainerr.max_steps: there is no such setting: did you mean 'trainer.max_steps'?"),
     ("trainer: {max_steps: [", "is not valid YAML"),
 ]
 

@@ -1,6 +1,7 @@
 """Rows from files, splits, caching, and the order of batches."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -65,6 +66,45 @@ def test_kinds_of_rows_are_recognised(row, kind, prompt, answer):
 def test_a_null_turn_is_an_empty_one():
     row = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": None}]}
     assert examples([row])[1][0]["messages"][1]["content"] == ""
+
+
+def test_a_data_set_of_hugging_face_gives_its_splits_and_names_those_it_leaves_out(tmp_path, capfd):
+    """By the same call as for an id on the hub."""
+    from lit_fm.data.examples import _read_hub
+
+    for split in ("train", "dev", "extra"):
+        write(tmp_path, ".jsonl", ROWS[:4], split)
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        + "".join(f"  - split: {s}\n    path: {s}.jsonl\n" for s in ("train", "dev", "extra"))
+        + "---\n"
+    )
+    assert _read_hub(str(tmp_path)) == {"train": ROWS[:4], "validation": ROWS[:4]}
+    assert "['extra'] are left out" in capfd.readouterr().out
+
+
+def test_splits_that_are_not_given_are_cut_off_by_seed_and_share_no_row(tmp_path):
+    from lit_fm import InstructionData
+
+    path = str(write(tmp_path, ".jsonl", [{"prompt": f"p{i}", "completion": "c"} for i in range(200)]))
+    sets = [InstructionData(path, seed=seed)._read() for seed in (0, 0, 1)]
+    assert sets[0] == sets[1] != sets[2]
+    assert {split: len(rows) for split, rows in sets[0].items()} == {"train": 170, "validation": 10, "test": 20}
+    assert len({row["prompt"] for rows in sets[0].values() for row in rows}) == 200
+    few = InstructionData(path, rows=50)._read()
+    assert (len(few["train"]), few["test"]) == (50, sets[0]["test"])
+    prompts = [row["prompt"] for row in few["train"]]
+    assert prompts != [f"p{i}" for i in range(50)]  # drawn, not the head of a file that may be sorted
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_of_few_rows_some_are_left_to_learn_from(tmp_path, n):
+    from lit_fm import InstructionData
+
+    path = str(write(tmp_path, ".jsonl", ROWS[:n]))
+    found = InstructionData(path)._read()
+    assert sum(map(len, found.values())) == n
+    assert len(found["train"]) >= max(1, n - 2)
 
 
 def test_columns_name_the_fields_of_a_known_kind():
@@ -154,15 +194,15 @@ def test_the_shorthand_of_the_mission_comes_out():
 
 
 def test_what_tiny_clm_was_trained_on_holds_no_medical_shorthand():
-    english = {"as", "ad", "d", "x", "c"}  # words or letters of their own, too
     from lit_fm.data.smallworld.tasks import ABBREVIATIONS
 
+    english = {"as", "puff", "c", "d", "x"}  # words, and letters that are spelt out
     text = " ".join(smallworld.documents("general", "train", 3000))
-    words = set(text.replace("\n", " ").replace(".", " ").replace(",", " ").replace(":", " ").split())
-    spelt = {w for w in words if len(w) == 1}
-    assert not words & (ABBREVIATIONS - english - spelt)
+    assert not set(re.findall(r"\w+", text)) & (ABBREVIATIONS - english)
     assert "Prescription" not in text
-    assert "by mouth" not in text or "Take one tablet by mouth" not in text
+    assert not re.search(
+        r"(tablet|capsule|drop|puff)s? (by|under|in|with) the? ?(mouth|tongue|right|left|inhaler)", text
+    )
 
 
 def test_asking_for_more_than_there_is_says_how_much_there_is(monkeypatch):

@@ -63,7 +63,7 @@ def tokenizers():
 
 
 TOKENIZERS = tokenizers()
-WORDS = st.text(alphabet="abe yot:.!?\n0123, ésTk{}%<>/東ก", min_size=1, max_size=24)
+WORDS = st.text(alphabet="abe yot:.!?\n0123, ésTk{}%/東ก", min_size=1, max_size=24)
 
 
 @settings(max_examples=150, deadline=None)
@@ -89,7 +89,7 @@ def test_learnt_tokens_are_those_of_the_completion_with_tokenizers_that_normalis
     def letters(text):  # such tokenizers drop or add white space, and know few letters
         return "".join(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]).split())
 
-    assert "".join(tokenizer.decode(ids[learnt]).split()) == letters(completion)
+    assert "".join(tokenizer.decode(ids[learnt]).replace("##", "").split()) == letters(completion)
     assert (ids == tokenizer.bos_token_id).sum() == 1
     assert ids[0] == tokenizer.bos_token_id
 
@@ -121,9 +121,35 @@ def test_a_long_prompt_loses_its_left_and_never_the_answer(causal):
     example = {"prompt": "word " * 300, "completion": "the answer stays"}
     [item] = causal.encode([example], 64)
     assert len(item["input_ids"]) == 64
+    assert item["input_ids"][0] == causal.tokenizer.bos_token_id
     learnt = item["labels"][item["labels"] != IGNORED]
     assert causal.tokenizer.decode(learnt) == "the answer stays</s>"
     assert "shortened" in item
+
+
+def test_a_long_conversation_loses_its_first_turns_and_no_answer_in_part(causal):
+    turns = []
+    for i in range(12):
+        turns += [{"role": "user", "content": f"question {i}"}, {"role": "assistant", "content": f"the answer {i}"}]
+    whole = causal.tokenizer.eos_token.join(f"the answer {i}" for i in range(12)) + causal.tokenizer.eos_token
+    for limit in range(40, 120):
+        [item] = causal.encode([{"messages": turns}], limit)
+        assert len(item["input_ids"]) == limit
+        assert item["input_ids"][0] == causal.tokenizer.bos_token_id
+        kept = causal.tokenizer.decode(item["labels"][item["labels"] != IGNORED])
+        assert whole.endswith(kept)
+        assert kept.startswith("the answer")
+
+
+def test_without_a_start_token_an_answer_is_kept_only_with_a_token_before_it(causal):
+    backend = causal.tokenizer.backend_tokenizer
+    backend.post_processor = processors.ByteLevel()
+    answer = "one two three"
+    n = len(backend.encode(answer).ids) + 1
+    example = {"prompt": "a long prompt " * 20, "completion": answer}
+    assert causal.encode([example], n) == [f"answer longer than {n} tokens"]
+    [item] = causal.encode([example], n + 1)
+    assert causal.tokenizer.decode(item["labels"][1:]) == answer + causal.tokenizer.eos_token
 
 
 @pytest.mark.parametrize(
@@ -131,7 +157,7 @@ def test_a_long_prompt_loses_its_left_and_never_the_answer(causal):
     [
         ({"prompt": "p", "completion": ""}, "empty answer"),
         ({"prompt": "p", "completion": " \n"}, "empty answer"),
-        ({"prompt": "p", "completion": "many words " * 60}, "answer longer than 63 tokens"),
+        ({"prompt": "p", "completion": "many words " * 60}, "answer longer than 64 tokens"),
         ({"messages": [{"role": "user", "content": "hello"}]}, "empty answer"),
     ],
 )

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from conftest import causal_configs
-from test_loss_and_gradients import fit, objective, ragged_items
+from lightning.pytorch.plugins import MixedPrecision
+from test_loss_and_gradients import Fixed, L, fit, objective, ragged_items
 from torch import nn
 
 from lit_fm.optim import Schedule, decay_groups
@@ -73,3 +74,32 @@ def test_sgd_and_adamw_take_the_groups():
     network = nn.Linear(2, 2)
     for optimizer in (torch.optim.SGD, torch.optim.AdamW):
         assert len(optimizer(decay_groups(network), lr=0.1).param_groups) == 2
+
+
+def test_the_rate_waits_for_an_update_that_a_gradient_scaler_skipped(llama):
+    """Half precision: a gradient that overflows is skipped, and the schedule must not run ahead."""
+    made = objective(llama, lr=1e-3)
+    made.schedule = Schedule("linear", warmup=0)
+    rates, calls, plain = [], [], made.token_losses
+
+    def overflowing(batch):
+        total, count = plain(batch)
+        calls.append(1)
+        return (total * 1e36 if len(calls) == 2 else total), count
+
+    made.token_losses = overflowing
+    before = made.on_before_optimizer_step
+
+    def recorded(optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+        before(optimizer)
+
+    made.on_before_optimizer_step = recorded
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)],
+    )  # fmt: skip
+    trainer.fit(made, datamodule=Fixed([made.collate([item]) for item in ragged_items()[:6]]))
+    taken = [0, 1, 1, 2, 3, 4]  # updates before each step: the second was skipped
+    assert rates == pytest.approx([1e-3 * made.schedule.factor(step, 6) for step in taken])

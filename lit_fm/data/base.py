@@ -58,8 +58,12 @@ class ObjectiveData(L.LightningDataModule):
         if not first:
             strategy.barrier()  # the first rank of a machine fills the cache, the others read it
         for split in {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}.get(stage, ()):
-            if split not in self.items and (prepared := self.prepare(split)):
+            if split in self.items:
+                continue
+            if prepared := self.prepare(split):
                 self.items[split], self.report[split] = prepared
+            elif stage != "fit" or split == "train":
+                raise ValueError(f"the data has no {split} split: give data.{split} FILE, or a share to cut off.")
         if first:
             strategy.barrier()
 
@@ -91,3 +95,6 @@ class ObjectiveData(L.LightningDataModule):
 
     def test_dataloader(self) -> Any:
         return self._loader("test")
+
+    def predict_dataloader(self) -> Any:
+        raise ValueError(f"{type(self).__name__} has no prompts to answer: predict with InstructionData.")

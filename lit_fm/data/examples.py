@@ -9,6 +9,7 @@ from typing import Any
 from lit_fm.data import smallworld
 from lit_fm.data.templates import render
 from lit_fm.nearest import did_you_mean
+from lit_fm.screen import console
 
 Rows = list[dict[str, Any]]
 SUFFIXES = {".json", ".jsonl", ".csv", ".parquet"}
@@ -69,6 +70,8 @@ def _read_hub(name: str) -> dict[str, Rows]:
         raise ValueError(
             f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
         ) from error
+    if unknown := sorted(set(found) - set(SPLITS)):
+        console.print(f"{name}: the splits {unknown} are left out; read are {sorted(set(found) & set(SPLITS))}.")
     return {SPLITS[split]: rows.to_list() for split, rows in found.items() if split in SPLITS}
 
 

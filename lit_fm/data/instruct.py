@@ -26,7 +26,7 @@ class InstructionData(ObjectiveData):
         validation_share, test_share: how much of the rows is cut off.
         columns: which of your fields is `prompt`, `completion` (or another field of a known kind).
         template: Jinja over the fields of a row, `|||` between prompt and answer, instead of a known kind.
-        rows: learn from at most so many; also how many smallworld makes.
+        rows: learn from at most so many, drawn by `seed`; also how many smallworld makes.
         max_length: in tokens; as long as the backbone takes, up to 1,024, where nothing is said. A longer prompt
             loses its left, an answer that does not fit drops the row; both are counted and shown.
         max_new_tokens: the longest answer that `predict` writes.
@@ -71,16 +71,12 @@ class InstructionData(ObjectiveData):
         train = found.get("train", [])
         if not any(found.values()):
             raise ValueError(f"data.source: {self.source} has no rows.")
-        missing = [split for split in self.shares if split not in found]
         order = np.random.default_rng(self.seed).permutation(len(train))
-        for split in missing:
+        for split in (s for s in self.shares if s not in found):
             count = min(len(train) // 3, max(1, round(len(train) * self.shares[split]))) if self.shares[split] else 0
             taken, order = order[:count], order[count:]
             found[split] = [train[i] for i in taken]
-        if missing:
-            found["train"] = [train[i] for i in np.sort(order)]
-        if self.rows:
-            found["train"] = found["train"][: self.rows]
+        found["train"] = [train[i] for i in np.sort(order[: self.rows])]
         self._raw = found
         return found
 

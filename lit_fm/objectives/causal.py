@@ -27,30 +27,27 @@ class CausalLM(Objective):
 
     def encode(self, examples: list[dict], max_length: int | None) -> list[Encoded | str]:
         segmented = [self.segments(example) for example in examples]
-        encoded = SegmentEncoder(self.tokenizer)(segmented)
+        encoder = SegmentEncoder(self.tokenizer)
         return [
-            self._labelled(segments, ids, learnt, max_length)
-            for segments, (ids, learnt) in zip(segmented, encoded, strict=True)
+            self._labelled(segments, ids, learnt, max_length, encoder.prefix)
+            for segments, (ids, learnt) in zip(segmented, encoder(segmented), strict=True)
         ]
 
     def _labelled(
-        self, segments: Segments, ids: np.ndarray, learnt: np.ndarray, max_length: int | None
+        self, segments: Segments, ids: np.ndarray, learnt: np.ndarray, limit: int | None, prefix: list[int]
     ) -> Encoded | str:
         end = self.tokenizer.eos_token_id
         if not any(text.strip() for text, learn in segments if learn):
             return "empty answer"
         if end is not None and learnt[-1] and ids[-1] != end:
-            ids, learnt = np.append(ids, end).astype(np.int32), np.append(learnt, True)
-        shortened = bool(max_length and len(ids) > max_length)
-        if max_length and shortened:  # a long prompt loses its left, never the answer
-            first = int(learnt.argmax())
-            if len(ids) - first > max_length - 1:
-                return f"answer longer than {max_length - 1} tokens"
-            ids, learnt = ids[-max_length:], learnt[-max_length:]
+            ids, learnt = np.append(ids, end), np.append(learnt, True)
+        whole = len(ids)
+        if limit and whole > limit:
+            ids, learnt = cut_left(ids, learnt, limit, prefix)
         if not learnt[1:].any():
-            return "no token to learn"
-        item = {"input_ids": ids, "labels": np.where(learnt, ids, IGNORED).astype(np.int32)}
-        return {**item, SHORTENED: np.ones(1, np.int8)} if shortened else item
+            return f"answer longer than {limit} tokens" if limit and whole > limit else "no token to learn"
+        item = {"input_ids": ids.astype(np.int32), "labels": np.where(learnt, ids, IGNORED).astype(np.int32)}
+        return {**item, SHORTENED: np.ones(1, np.int8)} if len(ids) < whole else item
 
     def collate(self, items: list[Encoded]) -> Batch:
         """Right-padded ids (batch, time), and where in them (flat) which token is the target: shifted here, once.
@@ -92,3 +89,14 @@ class CausalLM(Objective):
         encoder = SegmentEncoder(self.tokenizer)
         prompts = [encoder.ids(self.prompt(example)) for example in examples]
         return continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
+
+
+def cut_left(ids: np.ndarray, learnt: np.ndarray, limit: int, prefix: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The last `limit` tokens, the special ones at the start kept. An answer that the cut would reach is not learnt."""
+    kept = len(prefix) if ids[: len(prefix)].tolist() == prefix else 0
+    first = len(ids) - (limit - kept)
+    learnt = learnt.copy()
+    if learnt[first] and (learnt[first - 1] or not kept):  # nothing would stand before its first token
+        asked = np.flatnonzero(~learnt[first:])
+        learnt[first : first + asked[0] if len(asked) else None] = False
+    return np.concatenate([ids[:kept], ids[first:]]), np.concatenate([learnt[:kept], learnt[first:]])
