@@ -24,8 +24,15 @@ def load_config(name: str) -> PretrainedConfig:
     path = zoo.resolve(name)
     try:
         return AutoConfig.from_pretrained(path)
-    except OSError as error:
-        raise ValueError(zoo.unknown(name)) from error
+    except (OSError, ValueError) as error:
+        if not Path(path).is_dir():
+            raise ValueError(zoo.unknown(name)) from error
+        raise ValueError(f"{path}/config.json cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lists that some append."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -63,13 +70,13 @@ def load_network(name: str, auto_class: Any, dtype: str = "float32", from_scratc
     """
     config, path = load_config(name), zoo.resolve(name)
     if from_scratch:
-        network = auto_class.from_config(config, dtype=DTYPES[dtype])
+        network = _tried(auto_class.from_config, name, config, dtype=DTYPES[dtype])
     else:
         if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
             raise ValueError(
                 f"{path} holds no weights: set `model.from_scratch: true`, or give a folder that has some."
             )
-        network, info = auto_class.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
+        network, info = _tried(auto_class.from_pretrained, name, path, dtype=DTYPES[dtype], output_loading_info=True)
         if info["missing_keys"] or info["mismatched_keys"]:
             lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
             raise ValueError(
@@ -77,6 +84,13 @@ def load_network(name: str, auto_class: Any, dtype: str = "float32", from_scratc
                 f"{lacking[0]}: they would be random. Use a checkpoint of this architecture."
             )
     return network.train()
+
+
+def _tried(load: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return load(*args, **kwargs)
+    except Exception as error:  # of safetensors, transformers, pickle: a person cannot know which
+        raise ValueError(f"the backbone {name!r} cannot be loaded: {first_line(error)}") from error
 
 
 def load_adapted(name: str, auto_class: Any, dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:

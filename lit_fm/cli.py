@@ -71,6 +71,10 @@ def guarded(call: Any, *args: Any) -> None:
     except (ValueError, OSError) as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+        if "jsonargparse" in frames[-1].filename and not os.environ.get("LIT_FM_DEBUG"):
+            from lit_fm.explain import explain
+
+            fail(explain(str(error), None))  # it wraps what a constructor said
         named = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
         if os.environ.get("LIT_FM_DEBUG") or not (ours or named):
             raise
@@ -104,23 +108,27 @@ def run_trainer(verb: str, args: list[str]) -> None:
 
 
 def _expand(args: list[str]) -> tuple[str, list[str]]:
-    """Names of configs as paths; `--run DIR` as its config and newest checkpoint. Also the name of the first config."""
-    expanded: list[str] = []
+    """Names of configs as paths, before all options, which overlay them; `--run DIR` as its config and newest checkpoint.
+
+    Also the name of the first config.
+    """
+    configs: list[str] = []
+    options: list[str] = []
     name = ""
     rest = iter(args)
     for arg in rest:
         key, equals, value = arg.partition("=")
         if key not in ("--config", "-c", "--run"):
-            expanded.append(arg)
+            options.append(arg)
             continue
         value = value if equals else next(rest, "")
         if key == "--run":
-            expanded += _run_arguments(Path(value))
+            configs += _run_arguments(Path(value))
         else:
             path = find_config(value)
             name = name or path.stem
-            expanded += ["--config", str(path)]
-    return name or "run", expanded
+            configs += ["--config", str(path)]
+    return name or "run", [*configs, *options]
 
 
 def find_config(name: str) -> Path:

@@ -13,6 +13,7 @@ LEAF = re.compile(
     r"|(?P<expected>Expected an? (?!<class 'NoneType'>|dot import|path).*)"
     r"|Expected a dot import path string: (?P<name>.+)"
     r"|(?P<missing>(?:module '.*' has no attribute|No module named) .*)"
+    r"|^\s+- (?P<own>(?!Expected |Problem |Does not ).+)"
 )
 
 
@@ -36,13 +37,15 @@ def explain(message: str, parser: Any) -> str:
         return f"{name}: there is no such setting: {did_you_mean(name, _options(parser))}"
     if "Problems parsing config" in message:
         return f"the config is not valid YAML: {' '.join(message.split()[3:])}"
-    if "arguments are required" in message:
-        lacking = message.rpartition(":")[2].strip()
-        return f"{lacking} must be given: start from a config, such as --config lora.yaml."
+    if found := re.search(r"arguments are required: ([\w., ]+)", message):
+        hint = "start from a config, such as --config lora.yaml." if "fit.model" in found[1] else "see --help."
+        return f"{found[1]} must be given: {hint}"
     return message.strip()
 
 
 def _cause(key: str, owner: str | None, found: re.Match, parser: Any) -> str:
+    if found["own"]:  # what one of our constructors says
+        return found["own"]
     if option := found["option"]:
         if not owner:
             return f"there is no key {option!r}: {did_you_mean(option, _options(parser))}"

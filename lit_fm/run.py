@@ -1,14 +1,9 @@
 """The run: a folder with the resolved config, provenance, metrics, checkpoints, the export, and a summary of it all."""
 
 import json
-import platform
-import resource
-import shlex
 import shutil
-import subprocess
-import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +13,9 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_fm import __version__
-from lit_fm.data.examples import answer_of
+from lit_fm.provenance import peak_memory, provenance
 from lit_fm.screen import console, show_data, show_learnable, show_summary
 from lit_fm.track import Guarded, Tracker, loggers
-
-PACKAGES = [
-    "lightning",
-    "torch",
-    "transformers",
-    "peft",
-    "tokenizers",
-    "datasets",
-    "torchmetrics",
-    "jsonargparse",
-    "wandb",
-]
 
 
 class Run(L.Callback):
@@ -57,27 +39,45 @@ class Run(L.Callback):
         save_every: int | None = None,
         folder: str | None = None,
     ) -> None:
+        if save_every is not None and save_every < 1:
+            raise ValueError(f"run.save_every is {save_every}: raise it.")
         self.root, self.name, self.tracker, self.project = root, name, tracker, project
-        self.save_every = save_every
+        self.save_every, self.existing = save_every, folder
         self.folder = Path(folder) if folder else Path(root, name)
-        self.exists = folder is not None
+        self.made: list[Path] = []  # folders that this process made
+        self.begun = False
         self.started = time.perf_counter()
         self.predictions: list[dict] = []
-        self.begun = False
 
-    def open(self, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
+    def open(self, verb: str, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
         self.config, self.score = config, score
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return [], [self._checkpoints()]
-        if not self.exists:
-            self.folder = _numbered(Path(self.root, self.name))
-            (self.folder / "config.yaml").write_text(config)
-        if self.exists:
+        if self.existing:
+            if verb == "fit":
+                raise ValueError(f"fit makes a new run: give --config {self.existing}/config.yaml instead of --run.")
             return [], []
-        keep = self._checkpoints()
-        extra = [self._checkpoints(every_n_train_steps=self.save_every)] if self.save_every else []
-        return loggers(self.tracker, self.folder, self.project, given_logger), [keep, *extra]
+        first = getattr(rank_zero_only, "rank", 0) == 0
+        if first:
+            self._make_folder()
+            (self.folder / "config.yaml").write_text(config)
+        keep = [self._checkpoints()]
+        keep += [self._checkpoints(every_n_train_steps=self.save_every)] if self.save_every else []
+        return loggers(self.tracker, self.folder, self.project, given_logger) if first else [], keep
+
+    def _make_folder(self) -> None:
+        for parent in (Path(self.root), Path(self.root, self.name)):
+            if not parent.exists():
+                parent.mkdir(parents=True)
+                self.made.append(parent)
+        self.folder = _numbered(self.folder)
+        self.made.append(self.folder)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.folder = trainer.strategy.broadcast(self.folder)
+        if trainer.is_global_zero and not self.made and not self.existing:
+            raise ValueError(
+                "RANK, LOCAL_RANK or SLURM_PROCID says that this process is one of several, but it runs alone: unset them."
+            )
 
     def _checkpoints(self, **when: Any) -> ModelCheckpoint:
         when = when or {"every_n_epochs": 1, "save_on_train_epoch_end": True}
@@ -86,7 +86,6 @@ class Run(L.Callback):
     # Fit.
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        self.folder = trainer.strategy.broadcast(self.folder)
         if trainer.is_global_zero:
             _write_json(self.folder / "run.json", provenance(trainer))
             for logger in trainer.loggers:
@@ -128,18 +127,18 @@ class Run(L.Callback):
             "peak_memory_bytes": peak_memory(),
             "learnable_parameters": learns,
             "optimizer_steps": trainer.global_step,
-            "generations": [_shown(objective, row) for row in self.score.scored[:5]],
+            "generations": self.score.scored[:5],
         }
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """A run that never began leaves no folder."""
-        if self.begun or self.exists or not trainer.is_global_zero:
+        """A run that never began leaves no folder behind: none that this process made, and nothing else is touched."""
+        if self.begun or not self.made:
             return
         for logger in trainer.loggers:
             logger.finalize("failed")
-        shutil.rmtree(self.folder)
-        for parent in (self.folder.parent, self.folder.parent.parent):
-            if not any(parent.iterdir()):
+        shutil.rmtree(self.made.pop(), ignore_errors=True)
+        for parent in reversed(self.made):
+            with suppress(OSError):  # another run is in it
                 parent.rmdir()
 
     # Validate, test and predict.
@@ -200,51 +199,3 @@ def _free(path: Path) -> Path:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _shown(objective: Any, row: dict) -> dict[str, str]:
-    return {"prompt": objective.prompt(row), "prediction": row["prediction"], "answer": answer_of(row)}
-
-
-def _git(*args: str) -> str | None:
-    if not shutil.which("git"):
-        return None
-    done = subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def provenance(trainer: Any) -> dict[str, Any]:
-    """What made this run: command, code, packages, data, hardware."""
-    status = _git("status", "--porcelain")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "command": shlex.join(["python", "-m", "lit_fm", *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "lit_fm": __version__,
-        "git": None if status is None else {"commit": _git("rev-parse", "HEAD"), "dirty": bool(status)},
-        "packages": {name: _version(name) for name in PACKAGES},
-        "data": getattr(trainer.datamodule, "report", {}),
-        "hardware": {
-            "machine": platform.machine(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-            "devices": gpus or ["cpu"],
-            "processes": trainer.world_size,
-        },
-    }
-
-
-def peak_memory() -> int:
-    """Bytes: of the GPU where one is used, else the largest resident size of this process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -5,11 +5,11 @@ import warnings
 from typing import Any, NoReturn
 
 import lightning as L
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_fm.cli import fail
-from lit_fm.data.base import ObjectiveData
 from lit_fm.data.corpus import TextCorpus
 from lit_fm.data.instruct import InstructionData
 from lit_fm.evaluate.score import Score
@@ -74,14 +74,21 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         run: Run = self._get(self.config_init, "run")
         trainer = self._get(self.config_init, "trainer")
+        if not isinstance(trainer, dict | Namespace):
+            raise ValueError(
+                f"trainer: expected settings of the Trainer, got {trainer!r}: write trainer: {{max_steps: 100}}."
+            )
         text = self._parser(self.verb).dump(self.config[self.verb], skip_none=False)
-        loggers, checkpoints = run.open(text, trainer.get("logger"), self._get(self.config_init, "score"))
+        score = self._get(self.config_init, "score")
+        loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"), score)
+        checkpoints = [] if trainer.get("enable_checkpointing") is False else checkpoints
         if trainer.get("enable_progress_bar") is not False:
             shown = progress()
             trainer["enable_progress_bar"] = isinstance(shown, ProgressBar)
             checkpoints = [shown, *checkpoints]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *checkpoints]
-        return super().instantiate_trainer(logger=loggers or False, default_root_dir=str(run.folder), **kwargs)
+        root = trainer.get("default_root_dir") or str(run.folder)
+        return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)
 
 
 def run(verb: str, args: list[str], name: str) -> None:
@@ -103,6 +110,3 @@ def quiet() -> None:
         ".*is_gradient_checkpointing. is deprecated.*",
     ):
         warnings.filterwarnings("ignore", text)
-
-
-__all__ = ["CLI", "ObjectiveData", "run"]

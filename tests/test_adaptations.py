@@ -103,8 +103,9 @@ def test_weights_that_learn_are_float32_whatever_the_checkpoint_was_saved_in(mak
 
 
 def test_learning_in_half_precision_warns(llama):
+    made = CausalLM(llama, dtype="bfloat16")
     with pytest.warns(UserWarning, match="small updates vanish"):
-        CausalLM(llama, dtype="bfloat16").configure_model()
+        fit(made, [made.collate(ragged_items())], accumulate=1)
 
 
 def test_rotary_frequencies_stay_exact_in_bf16_true(llama):
@@ -128,6 +129,38 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(llama, tmp_path):
     )
     with pytest.raises(ValueError, match=f"lack 1 tensors that LlamaForCausalLM needs, such as {lost}"):
         load_network(str(tmp_path / "broken"), AutoModelForCausalLM)
+
+
+def test_a_network_that_sees_what_follows_is_refused_as_a_causal_one(make_backbone):
+    from transformers import BertConfig
+
+    config = BertConfig(
+        vocab_size=2048,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        pad_token_id=0,
+    )
+    with pytest.raises(ValueError, match="sees the tokens that follow"):
+        CausalLM(make_backbone("bert", config)).configure_model()
+
+
+@pytest.mark.parametrize("spoilt", ["model.safetensors", "config.json"])
+def test_a_broken_file_of_a_backbone_is_one_clear_error(llama, tmp_path, spoilt):
+    import shutil
+
+    shutil.copytree(llama, tmp_path / "spoilt")
+    (tmp_path / "spoilt" / spoilt).write_bytes((tmp_path / "spoilt" / spoilt).read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"cannot be (loaded|read)"):
+        load_network(str(tmp_path / "spoilt"), AutoModelForCausalLM)
+
+
+def test_the_token_that_was_trained_to_end_an_answer_ends_it_in_the_export_too(llama, tmp_path):
+    made = objective(llama)
+    made.network.generation_config.eos_token_id = 77
+    made.export(tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config.eos_token_id == [2, 77]
 
 
 def test_a_folder_without_weights_says_how_to_start_from_scratch(llama, tmp_path):

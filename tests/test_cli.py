@@ -98,6 +98,7 @@ WRONG_FILES = [
     ("trainer: {max_stepps: 4}", "trainer.max_stepps: there is no such setting: did you mean 'trainer.max_steps'?"),
     ("trainerr: {max_steps: 4}", "trainerr.max_steps: there is no such setting: did you mean 'trainer.max_steps'?"),
     ("trainer: {max_steps: [", "is not valid YAML"),
+    ("trainer: 3", "trainer: expected settings of the Trainer, got 3"),
 ]
 
 
@@ -108,6 +109,12 @@ def test_a_wrong_key_in_a_config_is_one_short_message(lit, in_tmp, text, message
     assert done.code != 0
     assert message in done.err
     assert len(done.err.splitlines()) <= 3
+
+
+def test_options_hold_wherever_they_stand(lit):
+    done = lit("fit", "--trainer.max_steps", "7", "--data.source", "x.jsonl", "--config", "lora.yaml", "--print_config")
+    config = yaml.safe_load(done.out)
+    assert (config["trainer"]["max_steps"], config["data"]["init_args"]["source"]) == (7, "x.jsonl")
 
 
 def test_an_unknown_verb_says_the_nearest(lit):

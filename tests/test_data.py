@@ -43,9 +43,16 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
 
 
 def test_files_of_a_folder_are_splits_by_their_names(tmp_path):
-    for stem, n in (("train-00000", 5), ("train-00001", 4), ("valid", 3), ("test", 2)):
+    for stem, n in (("train-00000", 5), ("Train_data", 4), ("valid", 3), ("test_sft-00000-of-00001", 2)):
         write(tmp_path, ".jsonl", ROWS[:n], stem)
     assert {split: len(rows) for split, rows in read(str(tmp_path)).items()} == {"train": 9, "validation": 3, "test": 2}
+
+
+def test_a_file_of_a_folder_whose_split_is_not_known_is_named(tmp_path):
+    for stem in ("train", "more"):
+        write(tmp_path, ".jsonl", ROWS, stem)
+    with pytest.raises(ValueError, match=r"which split is more\.jsonl"):
+        read(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,8 @@ def test_files_of_a_folder_are_splits_by_their_names(tmp_path):
         ({"instruction": "i", "input": "", "output": "o"}, "instruction/input/output", "i", "o"),
         ({"instruction": "i", "output": 5}, "instruction/input/output", "i", "5"),
         ({"instruction": "i", "context": None, "response": "r"}, "instruction/context/response", "i", "r"),
-        ({"question": "q", "answer": "a", "id": 3}, "question/answer", "q", "a"),
+        ({"question": "q", "answer": "a", "id": 3}, "question/answer (not used: id)", "q", "a"),
+        ({"prompt": "p", "completion": float("nan")}, "prompt/completion", "p", ""),
     ],
 )
 def test_kinds_of_rows_are_recognised(row, kind, prompt, answer):
@@ -68,7 +76,7 @@ def test_a_null_turn_is_an_empty_one():
     assert examples([row])[1][0]["messages"][1]["content"] == ""
 
 
-def test_a_data_set_of_hugging_face_gives_its_splits_and_names_those_it_leaves_out(tmp_path, capfd):
+def test_a_data_set_of_hugging_face_gives_its_splits_and_names_those_it_leaves_out(tmp_path, caplog):
     """By the same call as for an id on the hub."""
     from lit_fm.data.examples import _read_hub
 
@@ -80,18 +88,18 @@ def test_a_data_set_of_hugging_face_gives_its_splits_and_names_those_it_leaves_o
         + "---\n"
     )
     assert _read_hub(str(tmp_path)) == {"train": ROWS[:4], "validation": ROWS[:4]}
-    assert "['extra'] are left out" in capfd.readouterr().out
+    assert "['extra'] are left out" in caplog.text
 
 
 def test_splits_that_are_not_given_are_cut_off_by_seed_and_share_no_row(tmp_path):
     from lit_fm import InstructionData
 
     path = str(write(tmp_path, ".jsonl", [{"prompt": f"p{i}", "completion": "c"} for i in range(200)]))
-    sets = [InstructionData(path, seed=seed)._read() for seed in (0, 0, 1)]
+    sets = [InstructionData(path, seed=seed)._cut() for seed in (0, 0, 1)]
     assert sets[0] == sets[1] != sets[2]
     assert {split: len(rows) for split, rows in sets[0].items()} == {"train": 170, "validation": 10, "test": 20}
     assert len({row["prompt"] for rows in sets[0].values() for row in rows}) == 200
-    few = InstructionData(path, rows=50)._read()
+    few = InstructionData(path, rows=50)._cut()
     assert (len(few["train"]), few["test"]) == (50, sets[0]["test"])
     prompts = [row["prompt"] for row in few["train"]]
     assert prompts != [f"p{i}" for i in range(50)]  # drawn, not the head of a file that may be sorted
@@ -102,9 +110,27 @@ def test_of_few_rows_some_are_left_to_learn_from(tmp_path, n):
     from lit_fm import InstructionData
 
     path = str(write(tmp_path, ".jsonl", ROWS[:n]))
-    found = InstructionData(path)._read()
+    found = InstructionData(path)._cut()
     assert sum(map(len, found.values())) == n
     assert len(found["train"]) >= max(1, n - 2)
+
+
+def test_a_test_file_with_splits_gives_its_test_split_alone():
+    from lit_fm import InstructionData
+
+    data = InstructionData("smallworld/sentiment", test="smallworld/medical-shorthand", rows=20)
+    assert data.examples("test") == smallworld.rows("medical-shorthand", "test")
+    assert len(data.examples("train")) == 20
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rows": 0}, {"rows": -5}, {"max_length": 0}, {"max_new_tokens": 0}, {"workers": -1}]
+)
+def test_numbers_that_make_no_sense_are_refused(wrong):
+    from lit_fm import InstructionData
+
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        InstructionData("smallworld/sentiment", **wrong)
 
 
 def test_columns_name_the_fields_of_a_known_kind():
@@ -122,6 +148,9 @@ def test_columns_name_the_fields_of_a_known_kind():
         ([{"prompt": "p", "completion": "c"}, {"prompt": "p"}], {}, "row 2 has no field 'completion'"),
         ([{"prompt": "p", "completion": ["c"]}], {}, "row 1: 'completion' holds a list"),
         ([{"messages": "hello"}], {}, "row 1: expected messages"),
+        ([{"messages": [{"role": "user", "content": [{"text": "x"}]}]}], {}, "row 1: a message's content"),
+        ([{"prompt": "p", "completion": "c"}], {"columns": {"completon": "p"}}, "did you mean 'completion'"),
+        ([{"messages": [], "a": "b"}], {"columns": {"prompt": "a"}}, "no known kind has those"),
     ],
 )
 def test_rows_that_do_not_fit_are_one_clear_error(rows, kwargs, message):
@@ -143,6 +172,8 @@ def test_rows_to_predict_need_no_answer():
         ("a.jsonl", "[1, 2]\n", "row 1: expected an object"),
         ("a.csv", "prompt,completion\na,b\nc\n", "line 3: not as many cells"),
         ("a.csv", "prompt,completion\na,b,c\n", "line 2: not as many cells"),
+        ("a.csv", "prompt,prompt\na,b\n", "names \\['prompt'\\] twice"),
+        ("a.parquet", "not parquet", "not a Parquet file"),
         ("a.txt", "hello", "convert it to one of them"),
     ],
 )

@@ -1,7 +1,5 @@
 """What is learnt is exactly the answer and the token that ends it."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +9,10 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_fm import CausalLM
 from lit_fm.backbone import load_tokenizer
+from lit_fm.data.examples import answer_of
 from lit_fm.data.segments import SegmentEncoder
-from lit_fm.data.templates import PLAIN_CHAT, chat_segments, pair_segments, render
-from lit_fm.objectives.loss import IGNORED
+from lit_fm.data.templates import pair_segments, render
+from lit_fm.data.tokens import IGNORED
 
 TEXT = ["the answer is yes and no", "Take two tablets: 10.5 mg, twice!", "naïve café — 東京 สวัสดี", "a  b\n\nc"] * 3
 
@@ -72,7 +71,7 @@ WORDS = st.text(alphabet="abe yot:.!?\n0123, ésTk{}%/東ก", min_size=1, max_s
 def test_learnt_tokens_decode_to_the_completion_and_the_rest_is_the_prompt_as_served(name, prompt, completion):
     """Byte-level tokenizers lose nothing, so equality of text is exact."""
     encoder, tokenizer = SegmentEncoder(TOKENIZERS[name]), TOKENIZERS[name]
-    [(ids, learnt)] = encoder([[(prompt, False), (completion, True)]])
+    [(ids, learnt)] = encoder([[(prompt, False), (completion, True)]], [False])
     assert tokenizer.decode(ids[learnt]) == completion
     assert tokenizer.decode(ids[~learnt], skip_special_tokens=True) == prompt
     assert not learnt[: int(np.argmax(learnt))].any()
@@ -84,7 +83,7 @@ def test_learnt_tokens_decode_to_the_completion_and_the_rest_is_the_prompt_as_se
 @pytest.mark.parametrize("name", ["unigram", "wordpiece"])
 def test_learnt_tokens_are_those_of_the_completion_with_tokenizers_that_normalise(name, prompt, completion):
     tokenizer = TOKENIZERS[name]
-    [(ids, learnt)] = SegmentEncoder(tokenizer)([[(prompt, False), (completion, True)]])
+    [(ids, learnt)] = SegmentEncoder(tokenizer)([[(prompt, False), (completion, True)]], [False])
 
     def letters(text):  # such tokenizers drop or add white space, and know few letters
         return "".join(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]).split())
@@ -98,7 +97,7 @@ def test_a_token_that_would_reach_over_the_border_is_parted():
     """`answer: ` + `yes`: the tokenizer would join the space to the answer."""
     tokenizer = TOKENIZERS["bpe"]
     joined = tokenizer("answer is yes")["input_ids"]
-    [(ids, learnt)] = SegmentEncoder(tokenizer)([[("answer is ", False), ("yes", True)]])
+    [(ids, learnt)] = SegmentEncoder(tokenizer)([[("answer is ", False), ("yes", True)]], [False])
     assert ids.tolist() != joined
     assert tokenizer.decode(ids[learnt]) == "yes"
     assert ids[~learnt].tolist() == tokenizer("answer is ")["input_ids"]
@@ -165,10 +164,12 @@ def test_an_example_without_a_target_is_named_not_trained_on(causal, example, wh
     assert causal.encode([example], 64) == [why]
 
 
-def test_a_newline_parts_prompt_and_answer_only_where_nothing_else_does():
-    assert pair_segments({"prompt": "2+2?", "completion": "4"})[0] == ("2+2?\n", False)
-    assert pair_segments({"prompt": "2+2? ", "completion": "4"})[0] == ("2+2? ", False)
-    assert pair_segments({"prompt": "2+2?", "completion": " 4"})[0] == ("2+2?", False)
+@pytest.mark.parametrize(("prompt", "served"), [("2+2?", "2+2?\n"), ("2+2? ", "2+2? "), ("2+2?\n", "2+2?\n"), ("", "")])
+@pytest.mark.parametrize("completion", ["4", " 4", "\n4"])
+def test_what_stands_between_prompt_and_answer_depends_on_the_prompt_alone(causal, prompt, served, completion):
+    """It must be known before there is an answer."""
+    assert pair_segments({"prompt": prompt, "completion": completion}) == [(served, False), (completion, True)]
+    assert causal.prompt({"prompt": prompt, "completion": ""}) == served
 
 
 CHATML = (
@@ -191,6 +192,53 @@ def test_of_a_conversation_the_answers_are_learnt_and_nothing_else(causal, templ
     learnt = item["labels"][item["labels"] != IGNORED]
     assert causal.tokenizer.decode(learnt) == "A model.</s>Still a model.</s>"
     assert (item["input_ids"] == causal.tokenizer.bos_token_id).sum() == 1
+    assert causal.answer({"messages": TURNS}) == "Still a model."
+
+
+def test_the_plain_chat_format_is_one_line_a_turn(causal):
+    assert causal.prompt({"messages": TURNS}) == (
+        "<s>System: Be brief.\nUser: Who are you?\nAssistant: A model.</s>\nUser: And {{ you }}?\nAssistant: "
+    )
+
+
+def test_the_prompt_of_a_conversation_that_ends_with_a_question_is_all_of_it(causal):
+    assert "And {{ you }}?" in causal.prompt({"messages": TURNS[:4]})
+    assert answer_of({"messages": TURNS[:4]}) == ""
+
+
+def test_an_empty_answer_within_a_conversation_is_not_learnt(causal):
+    turns = [*TURNS[:2], {"role": "assistant", "content": ""}, *TURNS[3:]]
+    [item] = causal.encode([{"messages": turns}], 256)
+    assert causal.tokenizer.decode(item["labels"][item["labels"] != IGNORED]) == "Still a model.</s>"
+
+
+def test_no_start_token_is_put_before_a_chat_template_that_has_none(causal):
+    causal.tokenizer.chat_template = CHATML.replace("{{ bos_token }}", "")
+    [item] = causal.encode([{"messages": TURNS}], 256)
+    assert causal.tokenizer.bos_token_id not in item["input_ids"]
+
+
+THINKS = (  # as Qwen3 does: an empty thought in the last answer only
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}"
+    "{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_where_the_template_rewrites_earlier_turns_the_last_answer_is_learnt_and_it_is_counted(causal):
+    causal.tokenizer.chat_template = THINKS
+    [item] = causal.encode([{"messages": TURNS}], 256)
+    assert causal.tokenizer.decode(item["labels"][item["labels"] != IGNORED]) == "<think></think>Still a model.</s>"
+    assert "shortened" in item
+    assert causal.answer({"messages": TURNS}) == "<think></think>Still a model."  # what a perfect model writes
+
+
+def test_a_conversation_that_the_template_refuses_is_dropped_with_its_reason(causal):
+    causal.tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + CHATML
+    )
+    good, bad = causal.encode([{"messages": TURNS[1:]}, {"messages": TURNS}], 256)
+    assert isinstance(good, dict)
+    assert bad == "refused by the chat template: no system turn"
 
 
 def test_ids_of_a_conversation_are_those_of_the_chat_template(causal):
@@ -198,15 +246,6 @@ def test_ids_of_a_conversation_are_those_of_the_chat_template(causal):
     [item] = causal.encode([{"messages": TURNS}], 256)
     own = causal.tokenizer.apply_chat_template(TURNS, tokenize=True, return_dict=False)
     assert item["input_ids"].tolist() == own[: len(item["input_ids"])]
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused(causal):
-    causal.tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}(left out){% else %}{{ m.content }}"
-        "{% endif %}{% endfor %}"
-    )
-    with pytest.raises(ValueError, match="rewrites earlier turns"):
-        chat_segments(TURNS, causal.tokenizer)
 
 
 def test_text_that_looks_like_jinja_stays_as_it_is():
@@ -223,6 +262,7 @@ def test_text_that_looks_like_jinja_stays_as_it_is():
         ("{{question} ||| {{answer}}", "not valid Jinja"),
         ("{{qestion}} ||| {{answer}}", "fields \\['answer', 'question'\\]"),
         ("{{question.__class__.__mro__}} ||| {{answer}}", "unsafe"),
+        ("{{question / 0}} ||| {{answer}}", "row 1"),
     ],
 )
 def test_a_template_that_cannot_work_is_one_clear_error(template, message):
@@ -230,9 +270,8 @@ def test_a_template_that_cannot_work_is_one_clear_error(template, message):
         render(template, {"question": "q", "answer": "a"})
 
 
-def test_the_plain_chat_template_parses(causal):
-    assert "assistant" in PLAIN_CHAT
-    assert json.dumps(causal.tokenizer.apply_chat_template(TURNS, chat_template=PLAIN_CHAT, tokenize=False))
+def test_nothing_is_not_the_word_none():
+    assert render("{{q}} ||| {{a}}", {"q": None, "a": None}) == {"prompt": "", "completion": ""}
 
 
 def test_prompts_of_training_are_those_of_generation(causal):

@@ -113,3 +113,25 @@ def test_what_generate_cannot_use_is_said_in_one_line(lit, args, message):
     assert done.code != 0
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_prompt_longer_than_the_context_loses_its_left_and_says_so(make_backbone, caplog):
+    network, tokenizer = load_adapted(
+        make_backbone("short", llama_config(max_position_embeddings=48)), AutoModelForCausalLM
+    )
+    ids = SegmentEncoder(tokenizer).ids("word " * 100)
+    assert len(ids) > 48
+    cut = [ids[0], *ids[1 - 40 :]]
+    assert continue_prompts(network, tokenizer, [ids], 8) == continue_prompts(network, tokenizer, [cut], 8)
+    assert "1 of 1 prompts are longer than 40 tokens" in caplog.text
+    with pytest.raises(ValueError, match="more than the context"):
+        continue_prompts(network, tokenizer, [ids], 48)
+
+
+def test_the_makers_sampling_settings_do_not_change_what_is_greedy(llama):
+    network, tokenizer = load_network(llama, AutoModelForCausalLM), load_tokenizer(llama)
+    ids = [SegmentEncoder(tokenizer).ids("one two three")]
+    plain = continue_prompts(network, tokenizer, ids, 12)
+    network.generation_config.repetition_penalty = 5.0
+    assert continue_prompts(network, tokenizer, ids, 12) == plain
+    assert network.generation_config.repetition_penalty == 5.0

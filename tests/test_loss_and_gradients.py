@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lit_fm import CausalLM, LoRA
-from lit_fm.objectives.loss import IGNORED
+from lit_fm.data.tokens import IGNORED
 from lit_fm.optim import Schedule
 
 LENGTHS = (9, 25, 6, 31, 12, 18, 7, 22, 14, 11, 28, 5)
@@ -195,6 +195,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(llama):
 
     kept = []
     made.token_losses = poisoned
-    with pytest.raises(ValueError, match="loss is nan at optimizer step 2: training stops"):
+    with pytest.raises(ValueError, match="loss is nan and the gradient's norm nan at optimizer step 2: training stops"):
         fit(made, batches, accumulate=1)
     assert all(torch.equal(a, b) for a, b in zip(kept[0], made.network.parameters(), strict=True))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(llama):
+    """With a loss that is finite: the logarithm's slope at nothing."""
+    made = objective(llama)
+    plain = made.token_losses
+
+    def steep(batch):
+        total, count = plain(batch)
+        return total + 0 * (total * 0).abs().sqrt(), count
+
+    made.token_losses = steep
+    before = [p.detach().clone() for p in made.network.parameters()]
+    with pytest.raises(ValueError, match="gradient's norm nan at optimizer step 0"):
+        fit(made, [made.collate([item]) for item in ragged_items()], accumulate=1, clip=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, made.network.parameters(), strict=True))
+
+
+def test_a_rank_that_is_dealt_nothing_steps_along(llama):
+    from lit_fm.data.base import Batches
+
+    made = objective(llama)
+    batch = Batches(ragged_items(), made.collate)[[]]
+    total, count = made.token_losses(batch)
+    total.backward()
+    assert (total.item(), count, batch["tokens"]) == (0.0, 0, 0)
+    assert all(not p.grad.any() for p in made.network.parameters() if p.grad is not None)

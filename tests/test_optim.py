@@ -76,16 +76,19 @@ def test_sgd_and_adamw_take_the_groups():
         assert len(optimizer(decay_groups(network), lr=0.1).param_groups) == 2
 
 
-def test_the_rate_waits_for_an_update_that_a_gradient_scaler_skipped(llama):
+@pytest.mark.parametrize("skipped", [1, 2])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_rate_waits_for_an_update_that_a_gradient_scaler_skipped(llama, skipped, fused):
     """Half precision: a gradient that overflows is skipped, and the schedule must not run ahead."""
-    made = objective(llama, lr=1e-3)
+    made = objective(llama)
+    made.optimizer = lambda params: torch.optim.AdamW(params, lr=1e-3, fused=fused)
     made.schedule = Schedule("linear", warmup=0)
     rates, calls, plain = [], [], made.token_losses
 
     def overflowing(batch):
         total, count = plain(batch)
         calls.append(1)
-        return (total * 1e36 if len(calls) == 2 else total), count
+        return (total * 1e36 if len(calls) == skipped else total), count
 
     made.token_losses = overflowing
     before = made.on_before_optimizer_step
@@ -98,8 +101,49 @@ def test_the_rate_waits_for_an_update_that_a_gradient_scaler_skipped(llama):
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)],
+        enable_checkpointing=False, gradient_clip_val=1.0, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)],
     )  # fmt: skip
     trainer.fit(made, datamodule=Fixed([made.collate([item]) for item in ragged_items()[:6]]))
-    taken = [0, 1, 1, 2, 3, 4]  # updates before each step: the second was skipped
+    taken = [max(0, i - (i >= skipped)) for i in range(6)]  # updates before each step
+    assert all(p.isfinite().all() for p in made.network.parameters())
     assert rates == pytest.approx([1e-3 * made.schedule.factor(step, 6) for step in taken])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_clipping_goes_with_a_fused_optimizer_in_mixed_precision(llama, fused):
+    made = objective(llama)
+    made.optimizer = lambda params: torch.optim.AdamW(params, lr=1e-3, fused=fused)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, precision="bf16-mixed", gradient_clip_val=1.0, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(made, datamodule=Fixed([made.collate(ragged_items())]))
+    assert trainer.global_step == 1
+    assert made._norm.isfinite()
+
+
+def test_rates_asked_for_win_over_those_of_a_checkpoint(llama, tmp_path):
+    def run(lr, decay, steps, checkpoint=None):
+        made = objective(llama)
+        made.optimizer = lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=decay)
+        made.schedule = Schedule("linear", warmup=0)
+        rates = []
+        step = made.on_before_optimizer_step
+
+        def recorded(optimizer):
+            rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]))
+            step(optimizer)
+
+        made.on_before_optimizer_step = recorded
+        trainer = L.Trainer(
+            accelerator="cpu", max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.fit(made, datamodule=Fixed([made.collate([i]) for i in ragged_items()]), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "saved.ckpt")
+        return rates
+
+    run(1e-3, 0.1, 2)
+    resumed = run(1e-1, 0.0, 4, tmp_path / "saved.ckpt")
+    assert [rate for rate, _ in resumed] == pytest.approx([1e-1 * 0.5, 1e-1 * 0.25])
+    assert [decay for _, decay in resumed] == [0.0, 0.0]

@@ -76,7 +76,7 @@ def test_a_checkpoint_holds_what_learns_and_nothing_frozen(lit, in_tmp):
 
 
 def test_validate_test_and_predict_work_from_a_run(lit, in_tmp):
-    assert lit(*FIT).code == 0
+    assert lit(*FIT, "--trainer.max_steps", "8").code == 0  # a whole epoch, with its validation
     run = in_tmp / "runs" / "lora" / "001"
     done = lit("test", "--run", run)
     assert done.code == 0, done.err
@@ -97,6 +97,59 @@ def test_validate_test_and_predict_work_from_a_run(lit, in_tmp):
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert [row["prompt"].split()[1] for row in rows] == ["3", "2", "1"]
     assert all(isinstance(row["prediction"], str) for row in rows)
+
+
+def test_fit_never_writes_into_an_existing_run(lit, in_tmp):
+    assert lit(*FIT).code == 0
+    run = in_tmp / "runs" / "lora" / "001"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    done = lit("fit", "--run", run)
+    assert done.code == 1
+    assert "fit makes a new run: give --config" in done.err
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK"])
+def test_a_run_that_fails_touches_no_other_run(lit, in_tmp, rank):
+    assert lit(*FIT).code == 0
+    before = sorted(in_tmp.rglob("*"))
+    done = command(*FIT, "--model.adaptation.targets", "[nope]", cwd=in_tmp, **{rank: "1"})
+    assert done.returncode == 1
+    assert "unset them" in done.stderr
+    assert command(*FIT, "--model.adaptation.targets", "[nope]", cwd=in_tmp).returncode == 1
+    assert sorted(in_tmp.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_two_processes_run_with_checkpoints_along_the_way(in_tmp):
+    done = command(
+        *FIT, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu", "--run.save_every", "2",
+        cwd=in_tmp,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [run] = (in_tmp / "runs" / "lora").iterdir()
+    assert sorted(p.name for p in (run / "checkpoints").iterdir())[-1] == "step=4.ckpt"
+    assert summary(run)["scored_examples"] == 8
+    assert lit_test(run, in_tmp)["exact_match"] == summary(run)["exact_match"]
+
+
+def lit_test(run, cwd):
+    done = command("test", "--run", run, "--trainer.devices", "1", "--trainer.strategy", "auto", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads((run / "test.json").read_text())
+
+
+def test_a_chat_run_exports_the_template_that_it_was_trained_with(lit, in_tmp):
+    turns = [{"role": "user", "content": "Say yes"}, {"role": "assistant", "content": "yes"}]
+    (in_tmp / "chat.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 40)
+    done = lit(*FIT, "--data.source", "chat.jsonl")
+    assert done.code == 0, done.err
+    from lit_fm.backbone import load_tokenizer
+
+    tokenizer = load_tokenizer(str(in_tmp / "runs" / "lora" / "001" / "adapter"))
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == "<s>User: Say yes\nAssistant: yes</s>\n"
+    done = lit("generate", "--model", "runs/lora/001", "--chat", "true", "--prompt", "Say yes", "--max_new_tokens", "3")
+    assert done.code == 0, done.err
 
 
 def test_a_checkpoint_of_another_adaptation_is_refused(lit, in_tmp):
@@ -196,7 +249,7 @@ BAD = [
     (["--model.backbone", "configless"], "is a folder without config.json"),
     (["--model.adaptation.targets", "[q_prj]"], "did you mean 'q_proj'?"),
     (["--model.adaptation.rank", "0"], "LoRA needs rank >= 1"),
-    (["--data.batch_size", "0"], "data.batch_size is 0"),
+    (["--data.batch_size", "0"], "data.batch_size 0 must be at least 1"),
     (["--data.test_share", "1.5"], "must leave rows to learn from"),
 ]
 

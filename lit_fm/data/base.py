@@ -1,7 +1,8 @@
 """What data modules share: encoded by the objective that trains on them, stored once, dealt out by a plan."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -9,9 +10,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from lit_fm.data.order import BatchPlan
-from lit_fm.data.tokens import Encoded, TokenStore
+from lit_fm.data.tokens import IGNORED, SHORTENED, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
 
-UNLEARNT = -100
+CHUNK = 1000
 
 
 class Batches(Dataset):
@@ -23,7 +24,7 @@ class Batches(Dataset):
     def __getitem__(self, numbers: list[int]) -> Any:
         if not numbers:  # this rank got nothing of the last batch: it steps along, and learns nothing
             idle = self.items[0]
-            return {**self.collate([{**idle, "labels": np.full_like(idle["labels"], UNLEARNT)}]), "tokens": 0}
+            return {**self.collate([{**idle, "labels": np.full_like(idle["labels"], IGNORED)}]), "tokens": 0}
         return self.collate([self.items[i] for i in numbers])
 
 
@@ -40,6 +41,8 @@ class ObjectiveData(L.LightningDataModule):
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise ValueError(f"data.batch_size {batch_size} must be at least 1, data.workers {workers} not negative.")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.items: dict[str, Any] = {}
         self.report: dict[str, dict[str, Any]] = {}
@@ -66,6 +69,28 @@ class ObjectiveData(L.LightningDataModule):
                 raise ValueError(f"the data has no {split} split: give data.{split} FILE, or a share to cut off.")
         if first:
             strategy.barrier()
+
+    def encode(self, split: str, made: list[dict], limit: int | None, kind: str) -> tuple[TokenStore, dict[str, Any]]:
+        """The examples as the objective encodes them, from the cache where they are in it; and what was left out."""
+        content = fingerprint(made)
+        about: dict[str, Any] = {"dropped": {}, "shortened": 0, "kind": kind, "content": content, "rows": len(made)}
+        key = fingerprint(content, limit, encoding_fingerprint(self.objective))
+        store = stored(key, lambda: (self._encode(made, limit, about), about))
+        if not len(store):
+            reasons = ", ".join(f"{n} x {why}" for why, n in store.about["dropped"].items())
+            raise ValueError(f"data.source: none of {len(made)} {split} rows can be learnt from ({reasons}).")
+        return store, {name: store.about[name] for name in (*about, "examples")}
+
+    def _encode(self, made: list[dict], limit: int | None, about: dict[str, Any]) -> Iterator[Encoded]:
+        dropped: Counter[str] = Counter()
+        for start in range(0, len(made), CHUNK):
+            for item in self.objective.encode(made[start : start + CHUNK], limit):
+                if isinstance(item, str):
+                    dropped[item] += 1
+                else:
+                    about["shortened"] += item.pop(SHORTENED, None) is not None
+                    yield item
+        about["dropped"] = dict(dropped)
 
     def plan(self, split: str) -> BatchPlan:
         """Which examples make up which batch of this rank."""

@@ -1,17 +1,15 @@
 """Running text: documents, cut into blocks of one length of which no token is lost."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lit_fm.backbone import context_length, load_config
 from lit_fm.data import smallworld
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.examples import SUFFIXES, read_file
-from lit_fm.data.tokens import Encoded, TokenStore, code_fingerprint, fingerprint, stored
-
-CHUNK = 1000
+from lit_fm.data.tokens import Encoded
 
 
 class Blocks:
@@ -91,21 +89,19 @@ class TextCorpus(ObjectiveData):
         if path.suffix not in SUFFIXES:
             return [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
         rows = read_file(path)
-        if rows and self.column not in rows[0]:
-            raise ValueError(f"{path} has no field {self.column!r}; it has {sorted(rows[0])}: set data.column.")
-        return [row[self.column] for row in rows if row[self.column]]
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get(self.column, 0), str | None):
+                raise ValueError(
+                    f"{path}, row {number}: {self.column!r} is no text; the row has {sorted(row)}: set data.column."
+                )
+        return [row[self.column] or "" for row in rows]
 
     def prepare(self, split: str) -> Any:
-        texts = self.texts(split)
-        tokenizer = self.objective.tokenizer.backend_tokenizer.to_str()
-        content = fingerprint(texts)
-        key = fingerprint(content, tokenizer, type(self.objective).__qualname__, "text", code_fingerprint())
-        about = {"kind": "text", "content": content, "rows": len(texts), "dropped": {}}
-        store: TokenStore = stored(key, lambda: (self._encode(texts), about))
+        context = context_length(load_config(self.objective.backbone))
+        if context and self.block_size > context:
+            raise ValueError(
+                f"data.block_size is {self.block_size}, but the backbone takes {context} tokens: lower it."
+            )
+        store, about = self.encode(split, [{"text": text} for text in self.texts(split)], None, "text")
         blocks = Blocks(store.flat("input_ids"), self.block_size)
-        return blocks, {**about, "examples": len(blocks), "tokens": len(blocks.tokens)}
-
-    def _encode(self, texts: list[str]) -> Iterator[Encoded]:
-        for start in range(0, len(texts), CHUNK):
-            chunk = [{"text": text} for text in texts[start : start + CHUNK]]
-            yield from (item for item in self.objective.encode(chunk, None) if not isinstance(item, str))
+        return blocks, {**about, "tokens": len(blocks.tokens)}

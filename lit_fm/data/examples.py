@@ -2,15 +2,17 @@
 
 import csv
 import json
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lit_fm.data import smallworld
 from lit_fm.data.templates import render
 from lit_fm.nearest import did_you_mean
-from lit_fm.screen import console
 
+log = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 SUFFIXES = {".json", ".jsonl", ".csv", ".parquet"}
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
@@ -51,13 +53,21 @@ def read(source: str, size: int | None = None, seed: int = 0) -> dict[str, Rows]
 
 
 def _read_folder(folder: Path) -> dict[str, Rows]:
-    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
         raise FileNotFoundError(f"data.source: {folder} has no {', '.join(sorted(SUFFIXES))} file.")
-    found: dict[str, Rows] = {}
+    named: dict[Path, str | None] = {}
     for file in files:
-        split = SPLITS.get(file.stem.split("-")[0].split(".")[0].lower(), "train")
-        found.setdefault(split, []).extend(read_file(file))
+        word = re.split(r"[-_.]", file.stem.lower())[0]
+        named[file] = SPLITS.get(word)
+    unknown = [file.name for file, split in named.items() if split is None]
+    if unknown and len(unknown) < len(named):
+        raise ValueError(
+            f"data.source: which split is {unknown[0]}? Begin its name with one of {sorted(SPLITS)}, or move it."
+        )
+    found: dict[str, Rows] = {}
+    for file, split in named.items():
+        found.setdefault(split or "train", []).extend(read_file(file))
     return found
 
 
@@ -71,17 +81,17 @@ def _read_hub(name: str) -> dict[str, Rows]:
             f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
         ) from error
     if unknown := sorted(set(found) - set(SPLITS)):
-        console.print(f"{name}: the splits {unknown} are left out; read are {sorted(set(found) & set(SPLITS))}.")
+        log.warning("%s: the splits %s are left out; read are %s.", name, unknown, sorted(set(found) & set(SPLITS)))
     return {SPLITS[split]: rows.to_list() for split, rows in found.items() if split in SPLITS}
 
 
 def read_file(path: Path) -> Rows:
     """The rows of one file."""
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise ValueError(f"data.source: {path} is not {', '.join(sorted(SUFFIXES))}: convert it to one of them.")
     try:
-        rows = list(readers[path.suffix](path))
+        rows = list(readers[path.suffix.lower()](path))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
@@ -121,6 +131,9 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
+            names = list(reader.fieldnames or ())
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{path}: the header names {sorted(twice)} twice: rename the columns.")
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(f"{path}, line {reader.line_num}: not as many cells as the header has: {row}")
@@ -132,28 +145,37 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
-    yield from parquet.read_table(path).to_pylist()
+    try:
+        yield from parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
 
 
-def _rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+def _rename(row: dict[str, Any], columns: dict[str, str], number: int) -> dict[str, Any]:
     for field, column in columns.items():
         if column not in row:
-            raise ValueError(f"data.columns: no field {column!r} for {field!r}: {did_you_mean(column, row)}")
+            raise ValueError(
+                f"data.columns: row {number} has no field {column!r} for {field!r}: {did_you_mean(column, row)}"
+            )
     return {**row, **{field: row[column] for field, column in columns.items()}}
 
 
-def kind_of(row: dict[str, Any], answered: bool = True) -> str:
+def kind_of(row: dict[str, Any], answered: bool = True, asked: Iterable[str] = ()) -> str:
     """The kind of example that a row is, by its fields; only by those of the prompt where no answer is needed.
+
+    Args:
+        asked: fields that the kind must have, since someone named them.
 
     Raises:
         ValueError: none fits; says which fields there are and how to name them.
     """
-    if "messages" in row:
+    if "messages" in row and set(asked) <= {"messages"}:
         return "messages"
     for kind, (prompt, answer) in PAIRS.items():
-        if (answer in row or not answered) and all(field in row or field in OPTIONAL for field in prompt):
+        fits = (answer in row or not answered) and all(field in row or field in OPTIONAL for field in prompt)
+        if fits and set(asked) <= {*prompt, answer}:
             return kind
     raise ValueError(
         f"the rows have the fields {sorted(row)}, and no known kind has those ({', '.join([*PAIRS, 'messages'])}). Say "
@@ -168,7 +190,7 @@ def _text(row: dict[str, Any], field: str, number: int, required: bool = True) -
     value = row.get(field)
     if isinstance(value, list | dict):
         raise ValueError(f"row {number}: {field!r} holds a {type(value).__name__}, expected text: use a data.template.")
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # what is not equal to itself is a missing number
 
 
 def examples(
@@ -184,10 +206,18 @@ def examples(
     """
     if not rows:
         return "nothing", []
-    rows = [_rename(row, columns) for row in rows] if columns else rows
+    known = {"messages", *(field for prompt, answer in PAIRS.values() for field in (*prompt, answer))}
+    if unknown := set(columns or ()) - known:
+        raise ValueError(
+            f"data.columns: {sorted(unknown)[0]!r} is no field of a kind: {did_you_mean(min(unknown), known)}"
+        )
+    named = {} if columns is None else columns
+    if not answered:
+        named = {field: column for field, column in named.items() if column in rows[0]}
+    rows = [_rename(row, named, i) for i, row in enumerate(rows, 1)] if named else rows
     if template:
-        return "template", [render(template, row, answered) for row in rows]
-    kind = kind_of(rows[0], answered)
+        return "template", [render(template, row, answered, i) for i, row in enumerate(rows, 1)]
+    kind = kind_of(rows[0], answered, named)
     if kind == "messages":
         return kind, [{"messages": _turns(row, i)} for i, row in enumerate(rows, 1)]
     prompt, answer = PAIRS[kind]
@@ -195,18 +225,23 @@ def examples(
     for i, row in enumerate(rows, 1):
         asked = [text for field in prompt if (text := _text(row, field, i))]
         made.append({"prompt": "\n\n".join(asked), "completion": _text(row, answer, i, required=answered)})
-    return kind, made
+    unused = sorted(set(rows[0]) - {*prompt, answer} - set(named.values()))
+    return kind + (f" (not used: {', '.join(unused)})" if unused else ""), made
 
 
 def answer_of(example: dict[str, Any]) -> str:
-    """The right answer of an example; of a conversation, the last one."""
+    """The right answer of an example; of a conversation, what its last turn says if it is the assistant's."""
     if "messages" not in example:
         return example["completion"]
-    return next((turn["content"] for turn in reversed(example["messages"]) if turn["role"] == "assistant"), "")
+    last = example["messages"][-1]
+    return last["content"] if last["role"] == "assistant" else ""
 
 
-def _turns(row: dict[str, Any], number: int) -> list[dict[str, str]]:
+def _turns(row: dict[str, Any], number: int) -> list[dict[str, Any]]:
     turns = row.get("messages")
-    if not isinstance(turns, list) or not all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns):
+    if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) and "role" in t for t in turns):
         raise ValueError(f"row {number}: expected messages with role and content, got {str(turns)[:80]}.")
-    return [{"role": turn["role"], "content": turn["content"] or ""} for turn in turns]
+    for turn in turns:
+        if not isinstance(turn.get("content"), str | None):
+            raise ValueError(f"row {number}: a message's content is {str(turn['content'])[:60]}, expected text.")
+    return [{**turn, "content": turn.get("content") or ""} for turn in turns]

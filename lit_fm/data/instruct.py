@@ -1,7 +1,5 @@
 """Instruction data: prompts with answers, or conversations, from a person's own files."""
 
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,10 +8,9 @@ from torch.utils.data import DataLoader
 from lit_fm.backbone import context_length, load_config
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.examples import Rows, examples, read
-from lit_fm.data.tokens import SHORTENED, Encoded, code_fingerprint, fingerprint, stored
+from lit_fm.data.templates import PLAIN_CHAT
 
 LONGEST = 1024
-CHUNK = 1000
 
 
 class InstructionData(ObjectiveData):
@@ -53,38 +50,56 @@ class InstructionData(ObjectiveData):
             raise ValueError(
                 f"data.validation_share {validation_share} and data.test_share {test_share} must leave rows to learn from."
             )
+        for name, value in (("rows", rows), ("max_length", max_length), ("max_new_tokens", max_new_tokens)):
+            if value is not None and value < (2 if name == "max_length" else 1):
+                raise ValueError(f"data.{name} is {value}: raise it.")
         self.source, self.files = source, {"validation": validation, "test": test}
         self.shares = {"validation": validation_share, "test": test_share}
         self.columns, self.template, self.rows = columns, template, rows
         self._max_length, self.max_new_tokens = max_length, max_new_tokens
-        self._raw: dict[str, Rows] = {}
-        self.kind = ""
+        self._made: dict[str, Rows] = {}
+        self._kinds: set[str] = set()
 
-    def _read(self) -> dict[str, Rows]:
-        """Raw rows of each split; read once."""
-        if self._raw:
-            return self._raw
-        found = read(self.source, self.rows, self.seed)
-        for split, file in self.files.items():
-            if file:
-                found[split] = [row for rows in read(file).values() for row in rows]
-        train = found.get("train", [])
-        if not any(found.values()):
-            raise ValueError(f"data.source: {self.source} has no rows.")
-        order = np.random.default_rng(self.seed).permutation(len(train))
-        for split in (s for s in self.shares if s not in found):
-            count = min(len(train) // 3, max(1, round(len(train) * self.shares[split]))) if self.shares[split] else 0
-            taken, order = order[:count], order[count:]
-            found[split] = [train[i] for i in taken]
-        found["train"] = [train[i] for i in np.sort(order[: self.rows])]
-        self._raw = found
-        return found
+    def _examples(self, source: str, answered: bool = True) -> dict[str, Rows]:
+        made = {}
+        for split, rows in read(source, self.rows, self.seed).items():
+            kind, made[split] = examples(rows, self.template, self.columns, answered)
+            self._kinds.add(kind)
+        if not any(made.values()):
+            raise ValueError(f"data.source: {source} has no rows.")
+        return made
+
+    def _given(self, split: str, answered: bool = True) -> Rows | None:
+        """Examples of a file of its own: of its split of that name, where it has several."""
+        if not (file := self.files.get(split)):
+            return None
+        found = self._examples(file, answered)
+        if len(found) > 1 and split not in found:
+            raise ValueError(f"data.{split}: {file} has the splits {sorted(found)}, and none is {split}: give a file.")
+        return found[split] if len(found) > 1 else next(iter(found.values()))
 
     def examples(self, split: str, answered: bool = True) -> Rows:
-        """The examples of a split, as text."""
-        rows = self._read().get(split, [])
-        self.kind, made = examples(rows, self.template, self.columns, answered)
-        return made
+        """The examples of a split, as text; read once. `answered`: off for rows to predict, which may lack the answer."""
+        if not answered:
+            given = self._given(split, answered)
+            return self.examples(split) if given is None else given
+        if split not in self._made:
+            given = self._given(split)
+            self._made.update(self._cut() if given is None else {split: given})
+        return self._made[split]
+
+    def _cut(self) -> dict[str, Rows]:
+        """The splits of the source; those that it lacks, and no file gives, are cut off its training rows."""
+        found = self._examples(self.source)
+        train = found.get("train", [])
+        order = np.random.default_rng(self.seed).permutation(len(train))
+        for split, share in self.shares.items():
+            if split not in found and not self.files[split]:
+                count = min(len(train) // 3, max(1, round(len(train) * share))) if share else 0
+                taken, order = order[:count], order[count:]
+                found[split] = [train[i] for i in taken]
+        found["train"] = [train[i] for i in np.sort(order[: self.rows])]
+        return {split: found.get(split, []) for split in ("train", "validation", "test") if split not in self._made}
 
     @property
     def max_length(self) -> int:
@@ -103,38 +118,14 @@ class InstructionData(ObjectiveData):
 
     def prepare(self, split: str) -> Any:
         made = self.examples(split)
-        if not made:
-            return None
-        objective, limit = self.objective, self.max_length
-        tokenizer = fingerprint(objective.tokenizer.backend_tokenizer.to_str(), objective.tokenizer.chat_template)
-        content = fingerprint(made)
-        key = fingerprint(content, tokenizer, type(objective).__qualname__, limit, code_fingerprint())
-        about: dict[str, Any] = {
-            "dropped": {},
-            "shortened": 0,
-            "kind": self.kind,
-            "content": content,
-            "rows": len(made),
-        }
-        store = stored(key, lambda: (self._encode(made, limit, about), about))
-        if not len(store):
-            reasons = ", ".join(f"{n} x {why}" for why, n in store.about["dropped"].items())
-            raise ValueError(f"data.source: none of {len(made)} {split} rows can be learnt from ({reasons}).")
-        return store, {k: store.about[k] for k in (*about, "examples")}
-
-    def _encode(self, made: Rows, limit: int, about: dict[str, Any]) -> Iterator[Encoded]:
-        dropped: Counter[str] = Counter()
-        for start in range(0, len(made), CHUNK):
-            for item in self.objective.encode(made[start : start + CHUNK], limit):
-                if isinstance(item, str):
-                    dropped[item] += 1
-                else:
-                    about["shortened"] += item.pop(SHORTENED, None) is not None
-                    yield item
-        about["dropped"] = dict(dropped)
+        if made and "messages" in made[0] and not self.objective.tokenizer.chat_template:
+            self.objective.tokenizer.chat_template = PLAIN_CHAT  # exported with the tokenizer, for those who serve it
+        return self.encode(split, made, self.max_length, ", ".join(sorted(self._kinds))) if made else None
 
     def predict_dataloader(self) -> Any:
         trainer: Any = self.trainer
         rows = [{"row": i, **example} for i, example in enumerate(self.examples("test", answered=False), 1)]
+        if not rows:
+            raise ValueError("there is nothing to predict: the data has no test split; give --data.test FILE.")
         mine = rows[trainer.global_rank :: trainer.world_size]
         return DataLoader(mine, batch_size=64, collate_fn=list)  # type: ignore[arg-type]

@@ -27,21 +27,21 @@ class SegmentEncoder:
         self.prefix: list[int] = full[:start]
         self._written_prefix = tokenizer.decode(self.prefix) if self.prefix else ""
 
-    def _prefix_for(self, text: str) -> list[int]:
-        """None where a chat template wrote it already: one BOS at most."""
-        return [] if self._written_prefix and text.startswith(self._written_prefix) else self.prefix
+    def _prefix_for(self, text: str, bare: bool) -> list[int]:
+        """None where a chat template wrote the text, nor where it is there already: one BOS at most."""
+        return [] if bare or (self._written_prefix and text.startswith(self._written_prefix)) else self.prefix
 
-    def ids(self, text: str) -> list[int]:
-        """Ids of a prompt, as training saw them."""
-        return [*self._prefix_for(text), *self._backend.encode(text, add_special_tokens=False).ids]
+    def ids(self, text: str, bare: bool = False) -> list[int]:
+        """Ids of a prompt, as training saw them. `bare`: the text brings its own special tokens."""
+        return [*self._prefix_for(text, bare), *self._backend.encode(text, add_special_tokens=False).ids]
 
-    def __call__(self, batch: Sequence[Segments]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def __call__(self, batch: Sequence[Segments], bare: Sequence[bool]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each text its ids and, of the same length, which of them are learnt."""
         texts = ["".join(text for text, _ in segments) for segments in batch]
         encodings = self._backend.encode_batch(texts, add_special_tokens=False)
         return [
-            self._mark(self._prefix_for(text), encoding, segments)
-            for text, encoding, segments in zip(texts, encodings, batch, strict=True)
+            self._mark(self._prefix_for(text, alone), encoding, segments)
+            for text, alone, encoding, segments in zip(texts, bare, encodings, batch, strict=True)
         ]
 
     def _mark(self, prefix: list[int], encoding: Any, segments: Segments) -> tuple[np.ndarray, np.ndarray]:

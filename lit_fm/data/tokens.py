@@ -1,9 +1,10 @@
 """Encoded examples on disk: flat arrays of numbers, read through a memory map, under a name made from their content.
 
-Flat arrays instead of a table of lists: a batch is then a few slices, and a corpus needs no memory of its own.
+Flat arrays instead of a table of lists: a batch is then a few slices of a memory map.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+IGNORED = -100
+"""The label of a token that is not learnt."""
 Encoded = dict[str, np.ndarray]
 SHORTENED = "shortened"  # a mark on an example of which something was left out; counted, not stored
 
@@ -29,11 +32,23 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def code_fingerprint() -> str:
-    """A hash of the code that turns rows into tokens: when it changes, what it made before is stale."""
+def encoding_fingerprint(objective: Any) -> str:
+    """A hash of all that turns examples into tokens: the tokenizer, lit_fm's code, and that of the objective's classes."""
+    tokenizer = objective.tokenizer
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     package = Path(__file__).parents[1]
-    files = sorted([*(package / "data").rglob("*.py"), *(package / "objectives").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    files = {*(package / "data").rglob("*.py"), *(package / "objectives").glob("*.py")}
+    own = [
+        c
+        for c in type(objective).__mro__
+        if c.__module__.split(".")[0] not in ("builtins", "abc", "torch", "lightning")
+    ]
+    files |= {Path(inspect.getfile(c)) for c in own}
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+    written = tokenizer.backend_tokenizer.to_str()
+    return fingerprint(
+        written, tokenizer.chat_template, special, tokenizer.eos_token_id, type(objective).__qualname__, code
+    )
 
 
 class TokenStore(Sequence[Encoded]):

@@ -1,12 +1,18 @@
 """Write text: greedily, in batches whose answers are those of single prompts."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lit_fm.backbone import context_length, load_adapted
+from lit_fm.data.segments import SegmentEncoder
+from lit_fm.data.templates import chat_text, prompt_text
+
 BATCH = 64
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -14,12 +20,16 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
     """What the network writes after each prompt, without special tokens, in the order given.
 
     Prompts of like length share a batch, padded on the left; the mask gives each its own positions. Leaves the network
-    in the mode that it was in.
+    in the mode that it was in, and its makers' sampling settings out of account.
 
     Args:
-        prompts: token ids.
+        prompts: token ids. One that leaves no room for the answer in the network's context loses its left; this is said.
         max_new_tokens: an answer is cut there at the latest.
+
+    Raises:
+        ValueError: the context has no room for an answer of that length.
     """
+    prompts = _fitting(prompts, network, tokenizer.bos_token_id, max_new_tokens)
     texts = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     was_training = network.training
@@ -36,12 +46,24 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
     return texts
 
 
+def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_tokens: int) -> list[list[int]]:
+    room = (context_length(network.config) or sys.maxsize) - max_new_tokens
+    if room < 2:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}, more than the context of the network: lower it.")
+    if cut := sum(len(ids) > room for ids in prompts):
+        log.warning("%d of %d prompts are longer than %d tokens and lose their left.", cut, len(prompts), room)
+    return [
+        ids if len(ids) <= room else [bos, *ids[1 - room :]] if bos is not None and ids[0] == bos else ids[-room:]
+        for ids in prompts
+    ]
+
+
 def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> torch.Tensor:
     from transformers import GenerationConfig
 
     device = next(network.parameters()).device
     width = max(1, *map(len, prompts))
-    ends = _end_tokens(network, tokenizer)
+    ends = end_tokens(network, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
     ids = torch.full((len(prompts), width), pad)
     mask = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -52,11 +74,17 @@ def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
     greedy = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, use_cache=True
     )
-    made = network.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=greedy)
+    # What is not set in a given configuration is taken from the network's own, such as a repetition penalty.
+    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+    own, inner.generation_config = inner.generation_config, greedy
+    try:
+        made = network.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+    finally:
+        inner.generation_config = own
     return made[:, width:]
 
 
-def _end_tokens(network: Any, tokenizer: Any) -> list[int]:
+def end_tokens(network: Any, tokenizer: Any) -> list[int]:
     """The end token that was trained, and those that the backbone's makers named."""
     named = getattr(network.generation_config, "eos_token_id", None)
     named = named if isinstance(named, list) else [named]
@@ -81,10 +109,6 @@ def generate(
     """
     from transformers import AutoModelForCausalLM
 
-    from lit_fm.backbone import load_adapted
-    from lit_fm.data.segments import SegmentEncoder
-    from lit_fm.data.templates import chat_text, pair_segments
-
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1: raise it.")
     prompts = [*([prompt] if prompt else []), *(Path(file).read_text(encoding="utf-8").splitlines() if file else [])]
@@ -97,6 +121,7 @@ def generate(
     if chat:
         asked = [chat_text([{"role": "user", "content": text}], tokenizer, True) for text in prompts]
     else:  # parted from the answer as in training
-        asked = [pair_segments({"prompt": text, "completion": "?"})[0][0] for text in prompts]
-    for text in continue_prompts(network, tokenizer, [encoder.ids(text) for text in asked], max_new_tokens):
+        asked = [prompt_text(text) for text in prompts]
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    for text in continue_prompts(network, tokenizer, [encoder.ids(text, chat) for text in asked], max_new_tokens):
         print(text)

@@ -40,7 +40,9 @@ class Score(L.Callback):
         if not self.examples or not hasattr(data, "examples"):
             return [], 0
         answered = [e for e in data.examples("test") if answer_of(e).strip()]
-        ids = objective.tokenizer([answer_of(e) for e in answered] or [""], add_special_tokens=False)["input_ids"]
+        ids = objective.tokenizer([objective.answer(e) for e in answered] or [""], add_special_tokens=False)[
+            "input_ids"
+        ]
         fit = [i for i in range(len(answered)) if len(ids[i]) <= self.longest]
         self.of, self.too_long = len(answered), len(answered) - len(fit)
         order = np.random.default_rng(data.seed).permutation(fit)[: self.examples]
@@ -56,12 +58,15 @@ class Score(L.Callback):
         mine = chosen[trainer.global_rank :: trainer.world_size]
         # A few more tokens than the longest right answer: what is cut there is wrong anyway.
         texts = objective.answers(mine, longest + 8) if mine else []
-        self.scored = [{**e, "prediction": text} for e, text in zip(mine, texts, strict=True)]
+        self.scored = [
+            {"prompt": objective.prompt(e), "prediction": text, "answer": objective.answer(e)}
+            for e, text in zip(mine, texts, strict=True)
+        ]
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(parts, self.scored)
             self.scored = [row for part in parts for row in part]
-        return exact_match([r["prediction"] for r in self.scored], [answer_of(r) for r in self.scored])
+        return exact_match([row["prediction"] for row in self.scored], [row["answer"] for row in self.scored])
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.before = self._measure(trainer, pl_module)

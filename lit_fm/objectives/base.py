@@ -14,12 +14,14 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_fm import backbone as backbones
 from lit_fm import checkpoint as checkpoints
 from lit_fm.adapt import Adaptation, Full
 from lit_fm.data.tokens import Encoded
+from lit_fm.evaluate.generate import end_tokens
 from lit_fm.objectives.loss import TokenMean
 from lit_fm.optim import Schedule, decay_groups
 
@@ -92,11 +94,6 @@ class Objective(L.LightningModule, ABC):
         learns = [p for p in self.network.parameters() if p.requires_grad]
         if not learns:
             raise ValueError("nothing learns: the adaptation leaves every weight frozen. Choose other targets.")
-        if any(p.dtype != torch.float32 for p in learns):
-            L.pytorch.utilities.rank_zero_warn(
-                f"weights that learn are {self.weights_dtype}: small updates vanish. Prefer model.dtype float32, with "
-                "trainer.precision bf16-mixed for speed."
-            )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Keep float buffers as exact as they are: `bf16-true` would round the rotary frequencies."""
@@ -113,6 +110,14 @@ class Objective(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         self.network.train()  # from_pretrained gives eval mode, which Lightning would keep: no dropout in the whole fit
         self._clock = time.perf_counter()
+        if any(p.dtype != torch.float32 for p in self.network.parameters() if p.requires_grad):
+            rank_zero_warn(
+                "weights that learn are below float32, where small updates vanish. Prefer model.dtype float32, and "
+                "trainer.precision bf16-mixed for speed."
+            )
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        self._scale = scaler.get_scale() if scaler is not None else 0.0
+        self._use_asked_rates()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         total, targets = self.token_losses(batch)
@@ -127,19 +132,32 @@ class Objective(L.LightningModule, ABC):
         sums = torch.stack([local[:-1].sum(), local[-1]])
         total, targets = self.trainer.strategy.reduce(sums, reduce_op="sum")
         mean = total / targets
-        if not torch.isfinite(mean):
-            raise ValueError(
-                f"the loss is {mean.item()} at optimizer step {self.trainer.global_step}: training stops, the weights are "
-                "as before this step. Lower the learning rate, set trainer.gradient_clip_val, or look at the data."
-            )
         # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, (self.trainer.world_size / targets).item())
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        finite = torch.isfinite(mean) & (torch.isfinite(self._norm) | bool(self._scale))  # a scaler skips such a step
+        if not finite:
+            raise ValueError(
+                f"the loss is {mean.item()} and the gradient's norm {self._norm.item()} at optimizer step "
+                f"{self.trainer.global_step}: training stops, the weights are as before this step. Lower the rate, "
+                "set trainer.gradient_clip_val, or look at the data."
+            )
         now = time.perf_counter()
         speed = self._window_tokens * self.trainer.world_size / (now - self._clock)
         self._window_loss, self._window_targets, self._window_tokens, self._clock = [], 0, 0, now
         rate = optimizer.param_groups[0]["lr"]
         self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
+        self.log("gradient_norm", self._norm)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm that is known already."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), gradient_clip_val, self._norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_loss.update(*self.token_losses(batch))
@@ -163,9 +181,20 @@ class Objective(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(decay_groups(self.network))
+        # A fused optimizer would undo a scaler's scale inside its step, after norms were taken; we want it before.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        self._asked = [(group["lr"], group.get("weight_decay")) for group in optimizer.param_groups]
         self.total_steps = total = self._optimizer_steps()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _use_asked_rates(self) -> None:
+        """A loaded checkpoint brings its own learning rate and weight decay: what was asked for now holds."""
+        optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        factor = self.schedule.factor(scheduler.last_epoch, self.total_steps)  # type: ignore[union-attr]
+        scheduler.base_lrs = [lr for lr, _ in self._asked]  # type: ignore[union-attr]
+        for group, (lr, decay) in zip(optimizer.param_groups, self._asked, strict=True):  # type: ignore[union-attr]
+            group.update({"lr": lr * factor, "initial_lr": lr}, **({} if decay is None else {"weight_decay": decay}))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Not when a gradient scaler skipped the update: it then lowered its scale."""
@@ -193,9 +222,9 @@ class Objective(L.LightningModule, ABC):
 
     def export(self, folder: Path) -> None:
         """Write what learnt and the tokenizer, in the format that plain `from_pretrained` reads."""
-        ends = self.network.generation_config
-        if ends is not None and ends.eos_token_id is None:
-            ends.eos_token_id = self.tokenizer.eos_token_id  # the token that was trained to end an answer
+        ends = end_tokens(self.network, self.tokenizer)  # with the one that was trained to end an answer
+        if self.network.generation_config is not None and ends:
+            self.network.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
         self.adaptation.export(self.network, folder)
         self.tokenizer.save_pretrained(folder)
 

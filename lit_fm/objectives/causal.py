@@ -1,16 +1,20 @@
 """Causal language modelling: each token from those before it. Pre-training on text, and tuning on answers alone."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from lit_fm.data.segments import SegmentEncoder, Segments
-from lit_fm.data.templates import chat_segments, chat_text, pair_segments
-from lit_fm.data.tokens import SHORTENED, Encoded
+from lit_fm.data.templates import chat_segments, chat_text, pair_segments, prompt_text
+from lit_fm.data.tokens import IGNORED, SHORTENED, Encoded
 from lit_fm.evaluate.generate import continue_prompts
 from lit_fm.objectives.base import Batch, Objective
-from lit_fm.objectives.loss import IGNORED, only_rows, sum_cross_entropy
+from lit_fm.objectives.loss import only_rows, sum_cross_entropy
 
 
 class CausalLM(Objective):
@@ -19,6 +23,14 @@ class CausalLM(Objective):
     auto_class = AutoModelForCausalLM
     task_type = "CAUSAL_LM"
 
+    def configure_model(self) -> None:
+        super().configure_model()
+        config = self.network.config
+        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", True) is False:
+            raise ValueError(
+                f"{self.backbone} ({config.model_type}) sees the tokens that follow: it is no causal model."
+            )
+
     def segments(self, example: dict) -> Segments:
         """The text of an example, and which parts of it are learnt."""
         if "messages" in example:
@@ -26,19 +38,31 @@ class CausalLM(Objective):
         return [(example["text"], True)] if "text" in example else pair_segments(example)
 
     def encode(self, examples: list[dict], max_length: int | None) -> list[Encoded | str]:
-        segmented = [self.segments(example) for example in examples]
+        made: list[Any] = []
+        for example in examples:
+            try:
+                made.append(self.segments(example))
+            except TemplateError as error:
+                made.append(f"refused by the chat template: {error}")
+        good = [i for i, segments in enumerate(made) if not isinstance(segments, str)]
         encoder = SegmentEncoder(self.tokenizer)
-        return [
-            self._labelled(segments, ids, learnt, max_length, encoder.prefix)
-            for segments, (ids, learnt) in zip(segmented, encoder(segmented), strict=True)
-        ]
+        encoded = encoder([made[i] for i in good], ["messages" in examples[i] for i in good])
+        for i, (ids, learnt) in zip(good, encoded, strict=True):
+            made[i] = self._labelled(examples[i], made[i], ids, learnt, max_length, encoder.prefix)
+        return made
 
     def _labelled(
-        self, segments: Segments, ids: np.ndarray, learnt: np.ndarray, limit: int | None, prefix: list[int]
+        self,
+        example: dict,
+        segments: Segments,
+        ids: np.ndarray,
+        learnt: np.ndarray,
+        limit: int | None,
+        prefix: list[int],
     ) -> Encoded | str:
         end = self.tokenizer.eos_token_id
         if not any(text.strip() for text, learn in segments if learn):
-            return "empty answer"
+            return "empty text" if "text" in example else "empty answer"
         if end is not None and learnt[-1] and ids[-1] != end:
             ids, learnt = np.append(ids, end), np.append(learnt, True)
         whole = len(ids)
@@ -47,7 +71,9 @@ class CausalLM(Objective):
         if not learnt[1:].any():
             return f"answer longer than {limit} tokens" if limit and whole > limit else "no token to learn"
         item = {"input_ids": ids.astype(np.int32), "labels": np.where(learnt, ids, IGNORED).astype(np.int32)}
-        return {**item, SHORTENED: np.ones(1, np.int8)} if len(ids) < whole else item
+        turns = sum(turn["role"] == "assistant" for turn in example.get("messages", ()))
+        lost = len(ids) < whole or (turns > 1 and len(segments) == 2)
+        return {**item, SHORTENED: np.ones(1, np.int8)} if lost else item
 
     def collate(self, items: list[Encoded]) -> Batch:
         """Right-padded ids (batch, time), and where in them (flat) which token is the target: shifted here, once.
@@ -80,14 +106,20 @@ class CausalLM(Objective):
     def prompt(self, example: dict) -> str:
         """The text that an answer follows."""
         if "messages" not in example:
-            return pair_segments({**example, "completion": example["completion"] or "?"})[0][0]
+            return prompt_text(example["prompt"])
         turns = example["messages"]
-        last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
-        return chat_text(turns[:last], self.tokenizer, add_generation_prompt=True)
+        asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        return chat_text(asked, self.tokenizer, add_generation_prompt=True)
+
+    def answer(self, example: dict) -> str:
+        """The right answer, as `answers` would write it: what was learnt, without special tokens."""
+        text = self.segments(example)[-1][0] if "messages" in example else example["completion"]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         encoder = SegmentEncoder(self.tokenizer)
-        prompts = [encoder.ids(self.prompt(example)) for example in examples]
+        prompts = [encoder.ids(self.prompt(example), "messages" in example) for example in examples]
         return continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
 
 

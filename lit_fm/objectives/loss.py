@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-IGNORED = -100
-"""The label of a token that is not learnt."""
-
 
 @contextmanager
 def only_rows(module: nn.Module, rows: Tensor) -> Iterator[None]:
