@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerFast
 
 from lit_fm import CausalLM
 from lit_fm.backbone import load_tokenizer
-from lit_fm.data.examples import answer_of
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import pair_segments, render
 from lit_fm.data.tokens import IGNORED
@@ -203,7 +202,7 @@ def test_the_plain_chat_format_is_one_line_a_turn(causal):
 
 def test_the_prompt_of_a_conversation_that_ends_with_a_question_is_all_of_it(causal):
     assert "And {{ you }}?" in causal.prompt({"messages": TURNS[:4]})
-    assert answer_of({"messages": TURNS[:4]}) == ""
+    assert causal.answer({"messages": TURNS[:4]}) == ""
 
 
 def test_an_empty_answer_within_a_conversation_is_not_learnt(causal):
@@ -239,6 +238,7 @@ def test_a_conversation_that_the_template_refuses_is_dropped_with_its_reason(cau
     good, bad = causal.encode([{"messages": TURNS[1:]}, {"messages": TURNS}], 256)
     assert isinstance(good, dict)
     assert bad == "refused by the chat template: no system turn"
+    assert causal.answer({"messages": TURNS}) == ""
 
 
 def test_ids_of_a_conversation_are_those_of_the_chat_template(causal):

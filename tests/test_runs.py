@@ -123,7 +123,8 @@ def test_a_run_that_fails_touches_no_other_run(lit, in_tmp, rank):
 @pytest.mark.slow
 def test_two_processes_run_with_checkpoints_along_the_way(in_tmp):
     done = command(
-        *FIT, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu", "--run.save_every", "2",
+        *FIT, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu",
+        "--run.save_every", "2",
         cwd=in_tmp,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -229,14 +229,6 @@ def examples(
     return kind + (f" (not used: {', '.join(unused)})" if unused else ""), made
 
 
-def answer_of(example: dict[str, Any]) -> str:
-    """The right answer of an example; of a conversation, what its last turn says if it is the assistant's."""
-    if "messages" not in example:
-        return example["completion"]
-    last = example["messages"][-1]
-    return last["content"] if last["role"] == "assistant" else ""
-
-
 def _turns(row: dict[str, Any], number: int) -> list[dict[str, Any]]:
     turns = row.get("messages")
     if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) and "role" in t for t in turns):

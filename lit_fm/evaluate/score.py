@@ -7,7 +7,6 @@ import lightning as L
 import numpy as np
 import torch.distributed as dist
 
-from lit_fm.data.examples import answer_of
 from lit_fm.screen import console
 
 
@@ -39,14 +38,14 @@ class Score(L.Callback):
         data = trainer.datamodule
         if not self.examples or not hasattr(data, "examples"):
             return [], 0
-        answered = [e for e in data.examples("test") if answer_of(e).strip()]
-        ids = objective.tokenizer([objective.answer(e) for e in answered] or [""], add_special_tokens=False)[
-            "input_ids"
-        ]
-        fit = [i for i in range(len(answered)) if len(ids[i]) <= self.longest]
+        made = data.examples("test")
+        answers = [objective.answer(example) for example in made]
+        ids = objective.tokenizer(answers or [""], add_special_tokens=False)["input_ids"]
+        answered = [i for i, text in enumerate(answers) if text.strip()]
+        fit = [i for i in answered if len(ids[i]) <= self.longest]
         self.of, self.too_long = len(answered), len(answered) - len(fit)
-        order = np.random.default_rng(data.seed).permutation(fit)[: self.examples]
-        return [answered[i] for i in order], max((len(ids[i]) for i in order), default=0)
+        order = np.random.default_rng(data.seed).permutation(np.array(fit, dtype=int))[: self.examples]
+        return [made[i] for i in order], max((len(ids[i]) for i in order), default=0)
 
     def _measure(self, trainer: Any, objective: Any) -> float | None:
         chosen, longest = self._chosen(trainer, objective)

@@ -112,10 +112,20 @@ class CausalLM(Objective):
         return chat_text(asked, self.tokenizer, add_generation_prompt=True)
 
     def answer(self, example: dict) -> str:
-        """The right answer, as `answers` would write it: what was learnt, without special tokens."""
-        text = self.segments(example)[-1][0] if "messages" in example else example["completion"]
+        """The right answer, as `answers` would write it: what was learnt last, without special tokens. Empty if none."""
+        text = example.get("completion", "")
+        if "messages" in example:
+            text = self._last_turn(example["messages"])
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _last_turn(self, turns: list[dict]) -> str:
+        if turns[-1]["role"] != "assistant":
+            return ""
+        try:
+            return chat_segments(turns, self.tokenizer)[-1][0]
+        except (TemplateError, IndexError):  # refused, or nothing in it is learnt
+            return ""
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         encoder = SegmentEncoder(self.tokenizer)
