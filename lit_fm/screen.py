@@ -1,12 +1,13 @@
 """What a person sees: data and learnable weights before a run, progress while it goes on, and what came of it."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -14,39 +15,52 @@ console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 METRICS = {"train/loss": "loss", "val/loss": "val loss", "lr": "lr", "tokens_per_second": "tokens/s"}
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, str]:
-    shown = {"tokens_per_second": "{:,.0f}", "lr": "{:.2e}"}
-    return {
-        name: shown.get(key, "{:.4f}").format(float(metrics[key])) for key, name in METRICS.items() if key in metrics
-    }
+def _numbers(metrics: dict[str, Any]) -> str:
+    forms = {"tokens_per_second": "{:,.0f}", "lr": "{:.2e}"}
+    known = [(name, forms.get(key, "{:.4f}"), metrics[key]) for key, name in METRICS.items() if key in metrics]
+    return "  ".join(f"{name} {form.format(float(value))}" for name, form, value in known)
 
 
-class Bar(RichProgressBar):
-    """Loss, learning rate and useful tokens per second, on a terminal."""
-
-    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        return dict(_numbers(trainer.progress_bar_metrics))
-
-
-class Lines(L.Callback):
-    """The same as some twenty lines in all, where the output is no terminal."""
+class Steps(L.Callback):
+    """Loss, learning rate and useful tokens per second: a bar on a terminal, some twenty lines in all elsewhere."""
 
     def __init__(self) -> None:
         self.last = 0
+        self.shown_at = 0.0
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero and console.is_terminal:
+            columns = (
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(16),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self.bar = Progress(*columns, console=console)
+            self.task = self.bar.add_task("", total=pl_module.total_steps)
+            self.bar.start()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         step, total = trainer.global_step, pl_module.total_steps
         if step == self.last or not trainer.is_global_zero:
             return
         self.last = step
-        if step % max(1, total // 20) == 0 or step in (1, total):
-            shown = "  ".join(f"{name} {value}" for name, value in _numbers(trainer.progress_bar_metrics).items())
-            print(f"step {step}/{total}  {shown}", flush=True)
+        if self.bar and (
+            time.monotonic() - self.shown_at > 0.2 or step == total
+        ):  # reading a metric waits for the device
+            self.shown_at = time.monotonic()
+            self.bar.update(self.task, completed=step, description=_numbers(trainer.progress_bar_metrics))
+        elif not self.bar and (step % max(1, total // 20) == 0 or step in (1, total)):
+            print(f"step {step}/{total}  {_numbers(trainer.progress_bar_metrics)}", flush=True)
 
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.bar:
+            self.bar.stop()
 
-def progress() -> L.Callback:
-    """A bar on a terminal, lines elsewhere."""
-    return Bar(leave=True) if sys.stdout.isatty() else Lines()
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
 
 
 def show_data(report: dict[str, dict[str, Any]]) -> None:
@@ -97,7 +111,7 @@ def show_summary(folder: Path, summary: dict[str, Any]) -> None:
     verbs += [f"predict --run {folder}", f"generate --model {folder} --prompt {_quoted(asked[0])}"] if asked else []
     console.print("Next:", style="bold")
     for verb in verbs:
-        console.print(f"  python -m lit_fm {verb}", markup=False)
+        console.print(f"  python -m lit_fm {verb}", markup=False, soft_wrap=True)
 
 
 def _clip(text: str, width: int = 300) -> str:

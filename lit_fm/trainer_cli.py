@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 
 import lightning as L
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_fm.cli import fail
@@ -17,7 +16,7 @@ from lit_fm.explain import explain
 from lit_fm.objectives.base import Objective
 from lit_fm.objectives.causal import CausalLM
 from lit_fm.run import Run
-from lit_fm.screen import progress
+from lit_fm.screen import Steps
 
 SHIPPED = (CausalLM, InstructionData, TextCorpus)  # imported here, so that class names stand without their module
 
@@ -83,9 +82,8 @@ class CLI(LightningCLI):
         loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"), score)
         checkpoints = [] if trainer.get("enable_checkpointing") is False else checkpoints
         if trainer.get("enable_progress_bar") is not False:
-            shown = progress()
-            trainer["enable_progress_bar"] = isinstance(shown, ProgressBar)
-            checkpoints = [shown, *checkpoints]
+            trainer["enable_progress_bar"] = False  # Lightning's own
+            checkpoints = [Steps(), *checkpoints]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *checkpoints]
         root = trainer.get("default_root_dir") or str(run.folder)
         return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)
