@@ -272,6 +272,19 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(lit, in_tmp, arg
     assert sorted(p.name for p in in_tmp.iterdir()) == before
 
 
+# The story of README
+
+
+@pytest.mark.slow
+def test_lora_learns_to_read_prescriptions(lit, in_tmp):
+    done = lit("fit", "--config", "lora.yaml", "--run.tracker", "none")
+    assert done.code == 0, done.err
+    found = summary(in_tmp / "runs" / "lora" / "001")
+    assert found["exact_match_before"] < 0.05
+    assert found["exact_match"] >= 0.9
+    assert found["scored_examples"] == 200
+
+
 # Real input
 
 
