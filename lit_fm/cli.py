@@ -37,6 +37,7 @@ A config is a path, or a name in configs/ (try lora.yaml); later ones overlay ea
   python -m lit_fm fit --config lora.yaml
   python -m lit_fm fit --config lora.yaml --data.source my.jsonl --model.backbone Qwen/Qwen3-0.6B
   python -m lit_fm VERB --help
+  python -m lit_fm fit --model.help CausalLM          (likewise --data.help InstructionData)
 """
 
 

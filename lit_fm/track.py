@@ -110,7 +110,7 @@ def _wandb(folder: Path, project: str, name: str) -> Any:
     from lightning.pytorch.loggers import WandbLogger
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    offline = wandb.api.api_key is None and "WANDB_MODE" not in os.environ
+    offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
     return WandbLogger(
         project=project,
         name=name,

@@ -58,6 +58,12 @@ def test_the_saved_config_runs_again_and_gives_the_same_weights(lit, in_tmp):
     assert configs[0] == configs[1]
 
 
+def test_workers_change_nothing(lit, in_tmp):
+    assert lit(*FIT).code == lit(*FIT, "--data.workers", "2").code == 0
+    a, b = (adapter(in_tmp / "runs" / "lora" / n) for n in ("001", "002"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_another_seed_gives_other_weights(lit, in_tmp):
     assert lit(*FIT).code == lit(*FIT, "--seed_everything", "5").code == 0
     a, b = (adapter(in_tmp / "runs" / "lora" / n) for n in ("001", "002"))

@@ -108,9 +108,9 @@ class ObjectiveData(L.LightningDataModule):
             return []
         plan = self.plan(split)
         batches = Batches(self.items[split], self.objective.collate)
-        return DataLoader(
-            batches, sampler=plan, batch_size=None, num_workers=self.workers, persistent_workers=self.workers > 0
-        )
+        # Forked workers read the objective where it is; sent to them, it would have to be pickled with its weights.
+        more: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "fork"} if self.workers else {}
+        return DataLoader(batches, sampler=plan, batch_size=None, num_workers=self.workers, **more)
 
     def train_dataloader(self) -> Any:
         return self._loader("train")
