@@ -1,5 +1,6 @@
 """What a person sees: data and learnable weights before a run, progress while it goes on, and what came of it."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -111,7 +112,13 @@ def show_summary(folder: Path, summary: dict[str, Any]) -> None:
     verbs += [f"predict --run {folder}", f"generate --model {folder} --prompt {_quoted(asked[0])}"] if asked else []
     console.print("Next:", style="bold")
     for verb in verbs:
-        console.print(f"  python -m lit_fm {verb}", markup=False, soft_wrap=True)
+        console.print(f"  {_python()} -m lit_fm {verb}", markup=False, soft_wrap=True)
+
+
+def _python() -> str:
+    """What to type for the interpreter that runs here: its path when it is in a virtual environment that is not active."""
+    inactive = sys.prefix != sys.base_prefix and not os.environ.get("VIRTUAL_ENV")
+    return os.path.relpath(sys.executable) if inactive else "python"
 
 
 def _clip(text: str, width: int = 300) -> str:

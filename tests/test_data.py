@@ -1,13 +1,16 @@
 """Rows from files, splits, caching, and the order of batches."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import QUICK, SHARED
+from conftest import QUICK, ROOT, SHARED
 from pyarrow import parquet
 
 from lit_fm.data import smallworld
@@ -207,6 +210,22 @@ def test_smallworld_is_a_function_of_its_seed_and_its_splits_share_no_content(ta
     assert all(len(texts) == 150 for texts in content.values())
     assert not content["train"] & content["test"]
     assert not content["validation"] & (content["train"] | content["test"])
+
+
+def test_smallworld_is_the_same_in_every_process():
+    """Sets of texts come in another order in each."""
+    script = (
+        "from lit_fm.data import smallworld as s; from lit_fm.data.tokens import fingerprint;"
+        "print(fingerprint([s.documents('general', 'train', 300), *(s.rows(t, 'train', 50) for t in sorted(s.TASKS))]))"
+    )
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(made) == 1
 
 
 def test_answers_of_smallworld_can_be_read_off_the_prompt():

@@ -42,7 +42,7 @@ def test_a_run_leaves_all_that_it_promises(lit, in_tmp):
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps if "train/loss" in s] == [0, 1, 2, 3]
     assert "exact match after" in done.out
-    assert "186,368 of 1,662,368 parameters (11.21%)" in done.out
+    assert "372,736 of 1,848,736 parameters (20.16%)" in done.out
     assert f"generate --model {run.relative_to(in_tmp)}" in done.out
 
 

@@ -81,7 +81,7 @@ def _codes(rng: Random) -> list[tuple[str, str]]:
     """Made-up words, told nowhere else: what they mean can only be read off this document."""
     meant = {_thing(rng) if rng.random() < 0.4 else _saying(rng) for _ in range(rng.randint(3, 6))}
     codes = rng.sample(sorted({_letters(rng) for _ in range(12)}), len(meant))
-    return list(zip(codes, sorted(meant, key=lambda _: rng.random()), strict=True))
+    return list(zip(codes, rng.sample(sorted(meant), len(meant)), strict=True))
 
 
 def _letters(rng: Random) -> str:
