@@ -3,10 +3,12 @@
 Nothing heavy is imported before a verb needs it. Errors that a person can mend are one short message.
 """
 
+import logging
 import os
 import re
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -59,6 +61,21 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS])}", code=2)
 
 
+def quiet() -> None:
+    """Leave out what the libraries say of every run, so that what matters is seen."""
+    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*`training_step` returned.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*is_gradient_checkpointing. is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with one message."""
     print(f"error: {message}", file=sys.stderr)
@@ -67,9 +84,10 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 def guarded(call: Any, *args: Any) -> None:
     """Errors that lit_fm raises on purpose are for the user: one message. All others keep their traceback."""
+    quiet()
     try:
         call(*args)
-    except (ValueError, OSError) as error:
+    except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
         if "jsonargparse" in frames[-1].filename and not os.environ.get("LIT_FM_DEBUG"):
@@ -77,7 +95,9 @@ def guarded(call: Any, *args: Any) -> None:
 
             fail(explain(str(error), None))  # it wraps what a constructor said
         named = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
-        if os.environ.get("LIT_FM_DEBUG") or not (ours or named):
+        trainers = type(error).__name__ == "MisconfigurationException"  # Lightning's word for a wrong setting
+        mendable = named or trainers or (ours and isinstance(error, ValueError | OSError))
+        if os.environ.get("LIT_FM_DEBUG") or not mendable:
             raise
         fail(str(error))
 

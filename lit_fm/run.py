@@ -131,10 +131,14 @@ class Run(L.Callback):
         }
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """A run that never began leaves no folder behind: none that this process made, and nothing else is touched."""
-        if self.begun or not self.made:
+        if not self.begun:
+            self.discard(trainer.loggers)
+
+    def discard(self, tracked: list[Any]) -> None:
+        """Remove the folders that this process made, for a run that never began; nothing else is touched."""
+        if not self.made:
             return
-        for logger in trainer.loggers:
+        for logger in tracked:
             logger.finalize("failed")
         shutil.rmtree(self.made.pop(), ignore_errors=True)
         for parent in reversed(self.made):

@@ -1,7 +1,5 @@
 """LightningCLI, with one parser only (the verb's), our defaults, and errors in a line or two."""
 
-import logging
-import warnings
 from typing import Any, NoReturn
 
 import lightning as L
@@ -86,25 +84,13 @@ class CLI(LightningCLI):
             checkpoints = [Steps(), *checkpoints]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *checkpoints]
         root = trainer.get("default_root_dir") or str(run.folder)
-        return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)
+        try:
+            return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)
+        except Exception:
+            run.discard(loggers)
+            raise
 
 
 def run(verb: str, args: list[str], name: str) -> None:
     """Parse, build, and call the trainer."""
-    quiet()
     CLI(verb, args, name)
-
-
-def quiet() -> None:
-    """Leave out what Lightning says of every run, so that what matters is seen."""
-    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Checkpoint directory.*exists and is not empty.*",
-        ".*`training_step` returned.*",
-        ".*Trying to infer the `batch_size`.*",
-        ".*is_gradient_checkpointing. is deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", text)

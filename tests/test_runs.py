@@ -256,6 +256,7 @@ BAD = [
     (["--model.backbone", "configless"], "is a folder without config.json"),
     (["--model.adaptation.targets", "[q_prj]"], "did you mean 'q_proj'?"),
     (["--model.adaptation.rank", "0"], "LoRA needs rank >= 1"),
+    (["--trainer.limit_train_batches=-2"], "limit_train_batches"),
     (["--data.batch_size", "0"], "data.batch_size 0 must be at least 1"),
     (["--data.test_share", "1.5"], "must leave rows to learn from"),
 ]
