@@ -72,6 +72,7 @@ def quiet() -> None:
         ".*`training_step` returned.*",
         ".*Trying to infer the `batch_size`.*",
         ".*is_gradient_checkpointing. is deprecated.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", text)
 
