@@ -330,6 +330,35 @@ def test_blocks_make_every_token_a_target_once(n):
     assert blocks.lengths().tolist() == [len(blocks[i]["input_ids"]) for i in range(len(blocks))]
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".JSONL"])
+def test_documents_of_a_file_are_all_in_one_split_each(tmp_path, suffix):
+    from lit_fm import TextCorpus
+
+    texts = [f"document {i}, first line\nsecond line" for i in range(30)]
+    path = tmp_path / f"corpus{suffix}"
+    path.write_text("\n\n".join(texts) if suffix == ".txt" else "".join(json.dumps({"text": t}) + "\n" for t in texts))
+    corpus = TextCorpus(str(path), held_out=4)
+    splits = [corpus.texts(split) for split in ("train", "validation", "test")]
+    assert [len(split) for split in splits] == [22, 4, 4]
+    assert sorted(text for split in splits for text in split) == sorted(texts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"column": "body"}, "set data.column"),
+        ({"held_out": 15}, "lower data.held_out"),
+        ({"block_size": 0}, "block_size 0"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_one_clear_error(tmp_path, options, message):
+    from lit_fm import TextCorpus
+
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n' * 30)
+    with pytest.raises(ValueError, match=message):
+        TextCorpus(str(tmp_path / "a.jsonl"), **options).texts("train")
+
+
 def test_the_cache_is_hit_by_the_same_data_and_missed_by_any_change(lit, in_tmp, llama, monkeypatch):
     monkeypatch.setenv("LIT_FM_CACHE", str(in_tmp / "cache"))
     source = write(in_tmp, ".jsonl")

@@ -44,16 +44,22 @@ def test_the_mode_of_the_network_is_as_it_was(llama):
     assert network.training
 
 
-def test_an_answer_learnt_by_heart_comes_back_and_stops_by_itself(make_backbone):
-    made = objective(make_backbone("heart", llama_config(hidden_size=64)))
-    examples = [{"prompt": "Say yes", "completion": "yes, of course"}, {"prompt": "Say no", "completion": "no"}]
-    batch = made.collate(made.encode(examples, 64))
-    optimizer = torch.optim.AdamW(made.network.parameters(), lr=3e-3)
+def learn_by_heart(made, batch, lr):
+    """Sixty updates on one batch; the last loss."""
+    optimizer = torch.optim.AdamW(made.network.parameters(), lr=lr)
     for _ in range(60):
         optimizer.zero_grad()
         total, count = made.token_losses(batch)
         (total / count).backward()
         optimizer.step()
+    return (total / count).item()
+
+
+def test_an_answer_learnt_by_heart_comes_back_and_stops_by_itself(make_backbone):
+    made = objective(make_backbone("heart", llama_config(hidden_size=64)))
+    examples = [{"prompt": "Say yes", "completion": "yes, of course"}, {"prompt": "Say no", "completion": "no"}]
+    batch = made.collate(made.encode(examples, 64))
+    learn_by_heart(made, batch, lr=3e-3)
     assert made.answers(examples, 60) == ["yes, of course", "no"]
 
 
@@ -64,13 +70,7 @@ def test_a_cycle_is_learnt_and_continued(llama):
     made = objective(llama)
     cycle = [10 + i % 7 for i in range(40)]
     batch = made.collate([{"input_ids": np.array(cycle, np.int32), "labels": np.array(cycle, np.int32)}])
-    optimizer = torch.optim.AdamW(made.network.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        total, count = made.token_losses(batch)
-        (total / count).backward()
-        optimizer.step()
-    assert (total / count).item() < 0.05
+    assert learn_by_heart(made, batch, lr=1e-2) < 0.05
     made.network.eval()
     out = made.network.generate(torch.tensor([cycle[:9]]), max_new_tokens=10, do_sample=False)[0, 9:]
     assert out.tolist() == cycle[9:19]

@@ -86,7 +86,7 @@ class TextCorpus(ObjectiveData):
             raise FileNotFoundError(
                 f"data.source: there is no file {self.source!r}, and smallworld/CORPUS is the other way."
             )
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             return [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
         rows = read_file(path)
         for number, row in enumerate(rows, 1):

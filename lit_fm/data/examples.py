@@ -46,7 +46,7 @@ def read(source: str, size: int | None = None, seed: int = 0) -> dict[str, Rows]
         return {"train": read_file(path)}
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix in SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") != 1:
+    if path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") != 1:
         near = did_you_mean(path.name, (p.name for p in path.parent.glob("*")))
         hint = near if "did you mean" in near else "check the path."
         raise FileNotFoundError(f"data.source: there is no file or folder {source!r}: {hint}")
