@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from lit_fm.data.instruct import InstructionData as InstructionData
     from lit_fm.objectives.base import Objective as Objective
     from lit_fm.objectives.causal import CausalLM as CausalLM
+    from lit_fm.objectives.classify import SequenceClassification as SequenceClassification
+    from lit_fm.objectives.denoise import Denoising as Denoising
+    from lit_fm.objectives.masked import MaskedLM as MaskedLM
+    from lit_fm.objectives.span import SpanCorruption as SpanCorruption
+    from lit_fm.objectives.tag import TokenClassification as TokenClassification
 
 _PUBLIC = {
     "Adaptation": "lit_fm.adapt",
@@ -24,10 +29,28 @@ _PUBLIC = {
     "LoRA": "lit_fm.adapt",
     "Objective": "lit_fm.objectives.base",
     "CausalLM": "lit_fm.objectives.causal",
+    "MaskedLM": "lit_fm.objectives.masked",
+    "SpanCorruption": "lit_fm.objectives.span",
+    "Denoising": "lit_fm.objectives.denoise",
+    "SequenceClassification": "lit_fm.objectives.classify",
+    "TokenClassification": "lit_fm.objectives.tag",
     "InstructionData": "lit_fm.data.instruct",
     "TextCorpus": "lit_fm.data.corpus",
 }
-__all__ = ["Adaptation", "CausalLM", "Full", "InstructionData", "LoRA", "Objective", "TextCorpus"]
+__all__ = [
+    "Adaptation",
+    "CausalLM",
+    "Denoising",
+    "Full",
+    "InstructionData",
+    "LoRA",
+    "MaskedLM",
+    "Objective",
+    "SequenceClassification",
+    "SpanCorruption",
+    "TextCorpus",
+    "TokenClassification",
+]
 
 _PACKAGE = Path(__file__).resolve().parent
 SHARE = _PACKAGE / "_share" if (_PACKAGE / "_share").is_dir() else _PACKAGE.parent

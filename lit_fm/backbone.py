@@ -1,10 +1,20 @@
 """Load a backbone, network and tokenizer: from a zoo entry, a Hugging Face id or a folder, in an explicit dtype."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import logging as transformers_logging
 
 from lit_fm import zoo
@@ -12,6 +22,9 @@ from lit_fm import zoo
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+_POSITIONS_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer", "mpnet"}
+_STARTS_WITH_PADDING = {"t5", "mt5", "umt5", "longt5", "switch_transformers"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -68,22 +81,71 @@ def load_network(name: str, auto_class: Any, dtype: str = "float32", from_scratc
     Raises:
         ValueError: no weights, or weights that do not fill the architecture.
     """
-    config, path = load_config(name), zoo.resolve(name)
+    network, lacking = _load(name, auto_class, dtype, from_scratch, load_config(name))
+    if lacking:
+        raise _unfilled(name, network, lacking)
+    return network
+
+
+def load_with_head(
+    name: str, auto_class: Any, dtype: str, from_scratch: bool, labels: list[str], pad: int | None
+) -> tuple[PreTrainedModel, list[str]]:
+    """A network with a new last layer, and the names of the modules in it that are new.
+
+    Args:
+        labels: the classes that the head tells apart.
+        pad: the token that fills rows up, where the architecture names none.
+
+    Raises:
+        ValueError: weights besides the head's are lacking.
+    """
+    config = load_config(name)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.num_labels = len(labels)
+    if config.pad_token_id is None:
+        config.pad_token_id = pad if pad is not None else 0
+    network, lacking = _load(name, auto_class, dtype, from_scratch, config)
+    new = _whole_modules(network, lacking)
+    if foreign := [module for module in new if not _HEAD.search(module)]:
+        raise _unfilled(name, network, foreign)
+    return network, new
+
+
+_HEAD = re.compile(
+    r"(^|\.)(classifier|score|pooler|head|pre_classifier|classification_head|sequence_summary|logits_proj)(\.|$)"
+)
+
+
+def _whole_modules(network: Any, lacking: list[str]) -> list[str]:
+    """The largest modules all of whose weights are lacking."""
+    missing = set(lacking)
+    found: list[str] = []
+    for name, module in network.named_modules():
+        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if name and own and own <= missing and not any(name.startswith(f"{outer}.") for outer in found):
+            found.append(name)
+    covered = {key for key in missing if any(key.startswith(f"{name}.") for name in found)}
+    return [*found, *sorted(missing - covered)]
+
+
+def _load(name: str, auto_class: Any, dtype: str, from_scratch: bool, config: Any) -> tuple[PreTrainedModel, list[str]]:
+    """A network in training mode, and the names of weights that its files do not hold."""
+    path = zoo.resolve(name)
     if from_scratch:
-        network = _tried(auto_class.from_config, name, config, dtype=DTYPES[dtype])
-    else:
-        if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
-            raise ValueError(
-                f"{path} holds no weights: set `model.from_scratch: true`, or give a folder that has some."
-            )
-        network, info = _tried(auto_class.from_pretrained, name, path, dtype=DTYPES[dtype], output_loading_info=True)
-        if info["missing_keys"] or info["mismatched_keys"]:
-            lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-            raise ValueError(
-                f"the weights in {path} lack {len(lacking)} tensors that {type(network).__name__} needs, such as "
-                f"{lacking[0]}: they would be random. Use a checkpoint of this architecture."
-            )
-    return network.train()
+        return _tried(auto_class.from_config, name, config, dtype=DTYPES[dtype]).train(), []
+    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
+        raise ValueError(f"{path} holds no weights: set `model.from_scratch: true`, or give a folder that has some.")
+    more = {"config": config, "dtype": DTYPES[dtype], "output_loading_info": True}
+    network, info = _tried(auto_class.from_pretrained, name, path, **more)
+    return network.train(), sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+
+
+def _unfilled(name: str, network: Any, lacking: list[str]) -> ValueError:
+    return ValueError(
+        f"the weights in {zoo.resolve(name)} lack {len(lacking)} tensors that {type(network).__name__} needs, such as "
+        f"{lacking[0]}: they would be random. Use a checkpoint of this architecture."
+    )
 
 
 def _tried(load: Any, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -93,8 +155,12 @@ def _tried(load: Any, name: str, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(f"the backbone {name!r} cannot be loaded: {first_line(error)}") from error
 
 
-def load_adapted(name: str, auto_class: Any, dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:
-    """Network and tokenizer of a run folder, an adapter folder (peft's format), or anything `load_network` takes."""
+def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:
+    """Network that writes, and tokenizer, of a run folder, an adapter folder (peft's format), or a backbone's name.
+
+    Raises:
+        ValueError: it writes nothing: it fills blanks or tells classes apart.
+    """
     exports = [folder for folder in (Path(name, "adapter"), Path(name, "model")) if folder.is_dir()]
     folder = exports[0] if exports else Path(name)
     if (folder / "run.json").is_file() and not exports:
@@ -102,14 +168,59 @@ def load_adapted(name: str, auto_class: Any, dtype: str = "float32") -> tuple[An
             f"the run {name} has exported nothing: it did not end. Its checkpoints are in {name}/checkpoints."
         )
     if not (folder / "adapter_config.json").is_file():
-        return load_network(str(folder), auto_class, dtype), load_tokenizer(str(folder))
+        return load_network(str(folder), writer_class(str(folder)), dtype), load_tokenizer(str(folder))
     from peft import PeftConfig, PeftModel
 
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    network = PeftModel.from_pretrained(load_network(base, auto_class, dtype), str(folder))
+    network = PeftModel.from_pretrained(load_network(base, writer_class(base), dtype), str(folder))
     return network, load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
+
+
+def writer_class(name: str) -> Any:
+    """The class of a backbone's network as one that writes."""
+    config = load_config(name)
+    made = (config.architectures or [""])[0]
+    if made.endswith(("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")):
+        raise ValueError(
+            f"{name} is a {made}, which writes no text: `predict` fills its blanks or names classes, with the run's config."
+        )
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def decoder_start(config: PretrainedConfig) -> int:
+    """The token that an encoder-decoder's answers start with.
+
+    Raises:
+        ValueError: the configuration does not say it.
+    """
+    found = getattr(config, "decoder_start_token_id", None)
+    if found is None and config.model_type in _STARTS_WITH_PADDING:
+        found = config.pad_token_id
+    if found is None:
+        raise ValueError(
+            f"the configuration ({config.model_type}) has no decoder_start_token_id: write it into config.json."
+        )
+    return found
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str], setting: str) -> tuple[int, ...]:
+    """Ids of tokens that must be in the vocabulary.
+
+    Raises:
+        ValueError: one is not; says which setting asks for it.
+    """
+    known = tokenizer.get_vocab()
+    if lacking := [token for token in tokens if token not in known]:
+        raise ValueError(
+            f"{setting}: the tokenizer has no token {lacking[0]!r}: name those that it has, or make one with "
+            "`train-tokenizer --extra_tokens`."
+        )
+    return tuple(known[token] for token in tokens)
 
 
 def context_length(config: PretrainedConfig) -> int | None:
     """The longest sequence that the architecture is made for, in tokens, where it says so."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    # Positions of RoBERTa and its kin begin behind the number of the padding token.
+    behind = config.model_type in _POSITIONS_BEHIND_PADDING
+    return longest - config.pad_token_id - 1 if longest and behind and config.pad_token_id is not None else longest

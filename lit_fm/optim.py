@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import nn
+
+
+def adamw(params: Any) -> torch.optim.Optimizer:
+    """What optimises where nothing is said."""
+    return torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, fused=True)
 
 
 def decay_groups(network: nn.Module) -> list[dict]:
@@ -28,11 +34,13 @@ class Schedule:
     Args:
         warmup: optimizer steps, or below 1 the share of the whole run.
         floor: the factor at the end of the run.
+        steps: of the whole run, where this one is to stop earlier on the same path.
     """
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.05
     floor: float = 0.0
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or not 0 <= self.floor <= 1:
@@ -40,6 +48,7 @@ class Schedule:
 
     def factor(self, step: int, total: int) -> float:
         """The factor for the update that follows `step` updates, of `total` in all."""
+        total = self.steps or total
         warmup = round(self.warmup * total) if self.warmup < 1 else int(self.warmup)
         if step < warmup:
             return (step + 1) / (warmup + 1)

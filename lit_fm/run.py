@@ -111,15 +111,12 @@ class Run(L.Callback):
 
     def _summary(self, trainer: Any, objective: Any) -> dict[str, Any]:
         learns = sum(p.numel() for p in objective.network.parameters() if p.requires_grad)
-        scored = {}
-        if self.score.after is not None:
-            scored = {
-                "exact_match_before": self.score.before,
-                "exact_match": self.score.after,
-                "scored_examples": len(self.score.scored),
-                "test_examples": self.score.of,
-            }
-        losses = {k.replace("/", "_"): float(v) for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
+        score = self.score
+        scored = {_key(name): value for name, value in score.after.items()}
+        scored |= {f"{_key(name)}_before": value for name, value in score.before.items() if name in score.after}
+        if score.scored:
+            scored |= {"scored_examples": len(score.scored), "test_examples": score.of}
+        losses = {_key(k): float(v) for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
         return {
             **scored,
             **losses,
@@ -127,7 +124,8 @@ class Run(L.Callback):
             "peak_memory_bytes": peak_memory(),
             "learnable_parameters": learns,
             "optimizer_steps": trainer.global_step,
-            "generations": self.score.scored[:5],
+            "measured": list(score.after),
+            "generations": score.scored[:5],
         }
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -158,8 +156,8 @@ class Run(L.Callback):
     def _report(self, trainer: Any, name: str) -> None:
         if not trainer.is_global_zero:
             return
-        found = {k.replace("/", "_"): float(v) for k, v in trainer.callback_metrics.items()}
-        found |= {"exact_match": self.score.after} if self.score.after is not None else {}
+        found = {_key(k): float(v) for k, v in trainer.callback_metrics.items()}
+        found |= {_key(k): v for k, v in self.score.after.items()}
         _write_json(path := _free(self.folder / name), found)
         console.print("  ".join(f"{key} {value:.4f}" for key, value in found.items()), f"Written to {path}", sep="\n")
 
@@ -177,6 +175,10 @@ class Run(L.Callback):
             lines = (json.dumps(row, ensure_ascii=False) for row in sorted(rows, key=lambda row: row["row"]))
             path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             console.print(f"{len(rows)} predictions written to {path}")
+
+
+def _key(metric: str) -> str:
+    return metric.replace("/", "_")
 
 
 def _numbered(parent: Path) -> Path:

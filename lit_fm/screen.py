@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+SHARES = {"exact_match", "accuracy", "macro_f1", "entity_f1"}
+"""Measures that are shares of something."""
 METRICS = {"train/loss": "loss", "val/loss": "val loss", "lr": "lr", "tokens_per_second": "tokens/s"}
 
 
@@ -87,7 +89,7 @@ def show_learnable(objective: Any) -> None:
 
 def show_summary(folder: Path, summary: dict[str, Any]) -> None:
     """What came of a run: score before and after, some answers, cost, and what to type next."""
-    if "exact_match" in summary:
+    if summary["generations"]:
         table = Table("prompt", "answer", "right answer", title="Some answers on the test split")
         for row in summary["generations"]:
             right = row["prediction"].strip() == row["answer"].strip()
@@ -95,10 +97,13 @@ def show_summary(folder: Path, summary: dict[str, Any]) -> None:
             table.add_row(Text(cells[0]), cells[1], Text(_clip(row["answer"])))
         console.print(table)
     table = Table(title="Run", show_header=False)
-    if "exact_match" in summary:
-        of = f"{summary['scored_examples']} of {summary['test_examples']} test examples"
-        table.add_row("exact match before", f"{summary['exact_match_before']:.1%} ({of})")
-        table.add_row("exact match after", f"{summary['exact_match']:.1%}")
+    if summary["generations"]:
+        table.add_row("test examples scored", f"{summary['scored_examples']} of {summary['test_examples']}")
+    for name in summary["measured"]:
+        key, words = name.replace("/", "_"), name.replace("_", " ").replace("/", " ")
+        if f"{key}_before" in summary:
+            table.add_row(f"{words} before", _measured(name, summary[f"{key}_before"]))
+        table.add_row(f"{words} after", _measured(name, summary[key]))
     for key in ("train_loss", "val_loss"):
         if key in summary:
             table.add_row(key.replace("_", " "), f"{summary[key]:.4f}")
@@ -113,6 +118,10 @@ def show_summary(folder: Path, summary: dict[str, Any]) -> None:
     console.print("Next:", style="bold")
     for verb in verbs:
         console.print(f"  {_python()} -m lit_fm {verb}", markup=False, soft_wrap=True)
+
+
+def _measured(name: str, value: float) -> str:
+    return f"{value:.1%}" if name in SHARES else f"{value:.3f}"
 
 
 def _python() -> str:

@@ -13,10 +13,16 @@ from lit_fm.evaluate.score import Score
 from lit_fm.explain import explain
 from lit_fm.objectives.base import Objective
 from lit_fm.objectives.causal import CausalLM
+from lit_fm.objectives.classify import SequenceClassification
+from lit_fm.objectives.denoise import Denoising
+from lit_fm.objectives.masked import MaskedLM
+from lit_fm.objectives.span import SpanCorruption
+from lit_fm.objectives.tag import TokenClassification
 from lit_fm.run import Run
 from lit_fm.screen import Steps
 
-SHIPPED = (CausalLM, InstructionData, TextCorpus)  # imported here, so that class names stand without their module
+OBJECTIVES = (CausalLM, MaskedLM, SpanCorruption, Denoising, SequenceClassification, TokenClassification)
+SHIPPED = (*OBJECTIVES, InstructionData, TextCorpus)  # imported here, so that class names stand without their module
 
 
 class Parser(LightningArgumentParser):

@@ -25,6 +25,10 @@ LEVELS = [
         "lit_fm.data.templates",
         "lit_fm.data.tokens",
         "lit_fm.data.tokenizer",
+        "lit_fm.data.documents",
+        "lit_fm.data.rows",
+        "lit_fm.data.pieces",
+        "lit_fm.data.mixture",
         "lit_fm.data.order",
         "lit_fm.data.smallworld",
         "lit_fm.data.examples",
@@ -95,11 +99,14 @@ def code_lines(path):
 
 def test_files_and_functions_stay_within_their_budget():
     lines = {module: len(path.read_text().splitlines()) for module, path in FILES.items()}
-    code = sum(code_lines(path) for path in FILES.values())
+    counted = {module: code_lines(path) for module, path in FILES.items()}
+    world = sum(n for module, n in counted.items() if "smallworld" in module)
+    code = sum(counted.values()) - world
     print(
-        f"{code:,} lines of code ({sum(lines.values()):,} with comments, docstrings and blanks) in {len(lines)} files"
+        f"{code:,} lines of code in {len(lines)} files, {world:,} of them smallworld ({sum(lines.values()):,} in all)"
     )
     assert code <= 3_500
+    assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():
         for node in ast.walk(ast.parse(path.read_text())):

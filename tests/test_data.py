@@ -15,8 +15,10 @@ from pyarrow import parquet
 
 from lit_fm.data import smallworld
 from lit_fm.data.corpus import Blocks
-from lit_fm.data.examples import examples, kind_of, read
+from lit_fm.data.examples import examples, kind_of
 from lit_fm.data.order import BatchPlan
+from lit_fm.data.rows import read
+from lit_fm.data.smallworld.tasks import Task
 from lit_fm.data.tokens import TokenStore, fingerprint, stored
 
 ROWS = [{"prompt": f"say {i}", "completion": f'{i}, "quoted"\nand broken'} for i in range(30)]
@@ -81,7 +83,7 @@ def test_a_null_turn_is_an_empty_one():
 
 def test_a_data_set_of_hugging_face_gives_its_splits_and_names_those_it_leaves_out(tmp_path, caplog):
     """By the same call as for an id on the hub."""
-    from lit_fm.data.examples import _read_hub
+    from lit_fm.data.rows import _read_hub
 
     for split in ("train", "dev", "extra"):
         write(tmp_path, ".jsonl", ROWS[:4], split)
@@ -244,7 +246,7 @@ def test_the_shorthand_of_the_mission_comes_out():
 
 
 def test_what_tiny_clm_was_trained_on_holds_no_medical_shorthand():
-    from lit_fm.data.smallworld.tasks import ABBREVIATIONS
+    from lit_fm.data.smallworld.prescriptions import ABBREVIATIONS
 
     english = {"as", "puff", "c", "d", "x"}  # words, and letters that are spelt out
     text = " ".join(smallworld.documents("general", "train", 3000))
@@ -256,9 +258,8 @@ def test_what_tiny_clm_was_trained_on_holds_no_medical_shorthand():
 
 
 def test_asking_for_more_than_there_is_says_how_much_there_is(monkeypatch):
-    monkeypatch.setitem(
-        smallworld.TASKS, "coin", lambda rng: {"prompt": f"{rng.choice('abcdefgh')}\n?", "completion": "x"}
-    )
+    coin = Task("Toss.", ("{side}\n? ||| x",), lambda rng: {"side": rng.choice("abcdefgh")}, "{side}")
+    monkeypatch.setitem(smallworld.TASKS, "coin", coin)
     with pytest.raises(ValueError, match=r"has only \d different items, 20 were asked for"):
         smallworld.rows("coin", "train", 20)
 
@@ -272,7 +273,7 @@ def test_asking_for_more_than_there_is_says_how_much_there_is(monkeypatch):
 def test_every_example_is_in_an_epoch_once_on_any_number_of_ranks(n, shuffle, world):
     lengths = np.random.default_rng(0).integers(5, 90, n)
     plans = [BatchPlan(lengths, 4, 3, shuffle, rank, world) for rank in range(world)]
-    seen = Counter(i for plan in plans for batch in plan for i in batch)
+    seen = Counter(i for plan in plans for deal in plan for i in deal.numbers)
     assert seen == Counter(range(n))
     assert {len(list(plan)) for plan in plans} == {len(plans[0])}
 
@@ -281,7 +282,7 @@ def test_a_global_batch_holds_the_same_examples_on_one_rank_and_on_two():
     lengths = np.random.default_rng(0).integers(5, 90, 100)
     one = list(BatchPlan(lengths, 8, 3, True))
     two = [list(BatchPlan(lengths, 4, 3, True, rank, 2)) for rank in range(2)]
-    assert [set(a) for a in one] == [set(a) | set(b) for a, b in zip(*two, strict=True)]
+    assert [set(a.numbers) for a in one] == [{*a.numbers, *b.numbers} for a, b in zip(*two, strict=True)]
 
 
 def test_order_is_a_function_of_seed_and_epoch():
@@ -296,7 +297,7 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 def test_examples_of_like_length_share_a_batch():
     lengths = np.random.default_rng(0).integers(5, 500, 2000)
-    padded = sum(len(b) * lengths[b].max() for b in BatchPlan(lengths, 16, 0, True))
+    padded = sum(len(b.numbers) * lengths[b.numbers].max() for b in BatchPlan(lengths, 16, 0, True))
     assert lengths.sum() / padded > 0.9
 
 
@@ -324,7 +325,8 @@ def test_what_is_stored_comes_back_and_is_made_once():
 @pytest.mark.parametrize("n", [1, 2, 9, 10, 11, 100])
 def test_blocks_make_every_token_a_target_once(n):
     tokens = np.arange(n, dtype=np.int32)
-    blocks = Blocks(tokens, 10)
+    store = stored(fingerprint("blocks", n), lambda: ([{"train": tokens[:5]}, {"train": tokens[5:]}], {}))
+    blocks = Blocks(store, "train", 10, lambda ids: {"input_ids": ids, "labels": ids}, overlap=1)
     targets = [t for i in range(len(blocks)) for t in blocks[i]["labels"][1:].tolist()]
     assert targets == list(range(1, n))
     assert blocks.lengths().tolist() == [len(blocks[i]["input_ids"]) for i in range(len(blocks))]
@@ -338,7 +340,8 @@ def test_documents_of_a_file_are_all_in_one_split_each(tmp_path, suffix):
     path = tmp_path / f"corpus{suffix}"
     path.write_text("\n\n".join(texts) if suffix == ".txt" else "".join(json.dumps({"text": t}) + "\n" for t in texts))
     corpus = TextCorpus(str(path), held_out=4)
-    splits = [corpus.texts(split) for split in ("train", "validation", "test")]
+    found = [*corpus.documents_by_split(str(path))]
+    splits = [[text for name, text in found if name == split] for split in ("train", "validation", "test")]
     assert [len(split) for split in splits] == [22, 4, 4]
     assert sorted(text for split in splits for text in split) == sorted(texts)
 
@@ -349,6 +352,8 @@ def test_documents_of_a_file_are_all_in_one_split_each(tmp_path, suffix):
         ({"column": "body"}, "set data.column"),
         ({"held_out": 15}, "lower data.held_out"),
         ({"block_size": 0}, "block_size 0"),
+        ({"weights": {"other": 1.0}}, "a weight of at least 0 for each of"),
+        ({"weights": {"text": 0.0}}, "one of them above 0"),
     ],
 )
 def test_a_corpus_that_cannot_be_used_is_one_clear_error(tmp_path, options, message):
@@ -356,7 +361,7 @@ def test_a_corpus_that_cannot_be_used_is_one_clear_error(tmp_path, options, mess
 
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n' * 30)
     with pytest.raises(ValueError, match=message):
-        TextCorpus(str(tmp_path / "a.jsonl"), **options).texts("train")
+        list(TextCorpus(str(tmp_path / "a.jsonl"), **options).documents_by_split(str(tmp_path / "a.jsonl")))
 
 
 def test_the_cache_is_hit_by_the_same_data_and_missed_by_any_change(lit, in_tmp, llama, monkeypatch):

@@ -23,7 +23,7 @@ PROMPTS = [
 @pytest.mark.parametrize("name", [*causal_configs(), "tiny-clm"])
 def test_a_batch_answers_as_each_prompt_alone(make_backbone, name):
     folder = name if name == "tiny-clm" else make_backbone(name, causal_configs()[name])
-    network, tokenizer = load_adapted(folder, AutoModelForCausalLM)
+    network, tokenizer = load_adapted(folder)
     ids = [SegmentEncoder(tokenizer).ids(prompt) for prompt in PROMPTS]
     together = continue_prompts(network, tokenizer, ids, 12)
     alone = [continue_prompts(network, tokenizer, [one], 12)[0] for one in ids]
@@ -116,9 +116,7 @@ def test_what_generate_cannot_use_is_said_in_one_line(lit, args, message):
 
 
 def test_a_prompt_longer_than_the_context_loses_its_left_and_says_so(make_backbone, caplog):
-    network, tokenizer = load_adapted(
-        make_backbone("short", llama_config(max_position_embeddings=48)), AutoModelForCausalLM
-    )
+    network, tokenizer = load_adapted(make_backbone("short", llama_config(max_position_embeddings=48)))
     ids = SegmentEncoder(tokenizer).ids("word " * 100)
     assert len(ids) > 48
     cut = [ids[0], *ids[1 - 40 :]]

@@ -253,7 +253,7 @@ BAD = [
     (["--data.source", "smallworld/sentimant"], "did you mean 'sentiment'?"),
     (["--data.template", "{{prompt}}"], "has no answer"),
     (["--data.max_length", "100000"], "takes 512 tokens at most"),
-    (["--model.backbone", "tiny-cml"], "did you mean 'tiny-clm'?"),
+    (["--model.backbone", "tiny-cllm"], "did you mean 'tiny-clm'?"),
     (["--model.backbone", "configless"], "is a folder without config.json"),
     (["--model.adaptation.targets", "[q_prj]"], "did you mean 'q_proj'?"),
     (["--model.adaptation.rank", "0"], "LoRA needs rank >= 1"),

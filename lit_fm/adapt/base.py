@@ -1,6 +1,7 @@
 """The contract of an adaptation, and the plainest one."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ class Adaptation(ABC):
     """The folder of a run that `export` writes: `model` for a whole network, `adapter` for what was put in."""
 
     @abstractmethod
-    def apply(self, network: Any, task_type: str) -> Any:
+    def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
         """The network that will be trained; `requires_grad` tells what learns. Its output is as before.
 
         Args:
-            task_type: what peft calls the objective (`CAUSAL_LM`, ...).
+            task_type: what peft calls the objective (`CAUSAL_LM`, ...), where it has a word for it.
+            new: modules with random weights, such as a head: they always learn, and are exported.
 
         Raises:
             ValueError: a setting does not fit this network.
@@ -32,5 +34,5 @@ class Full(Adaptation):
 
     exports_as = "model"
 
-    def apply(self, network: Any, task_type: str) -> Any:
+    def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
         return network

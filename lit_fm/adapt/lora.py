@@ -4,6 +4,8 @@ A (rank x in) starts at random, B (out x rank) at zero, so that nothing changes 
 "LoRA: Low-Rank Adaptation of Large Language Models", equation 3. Carried out by peft.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -38,7 +40,7 @@ class LoRA(Adaptation):
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.targets = [targets] if isinstance(targets, str) and targets != "all-linear" else targets
 
-    def apply(self, network: Any, task_type: str) -> Any:
+    def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
         from peft import LoraConfig, get_peft_model
 
         self._check_targets(network)
@@ -48,6 +50,8 @@ class LoRA(Adaptation):
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules=self.targets,
+            modules_to_save=list(new) or None,
+            exclude_modules=rf".*({'|'.join(map(re.escape, new))})(\..*)?" if new else None,
         )
         return get_peft_model(network, config)
 

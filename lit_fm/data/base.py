@@ -2,30 +2,32 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from lit_fm.data.order import BatchPlan
-from lit_fm.data.tokens import IGNORED, SHORTENED, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
+from lit_fm.data.mixture import Mixture
+from lit_fm.data.order import BatchPlan, Deal
+from lit_fm.data.tokens import SHORTENED, Draw, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
 
 CHUNK = 1000
 
 
 class Batches(Dataset):
-    """Item `[numbers of examples]` is their batch."""
+    """Item `deal` is the batch of the examples dealt."""
 
-    def __init__(self, items: Any, collate: Callable[[list[Encoded]], Any]) -> None:
+    def __init__(self, items: Any, collate: Callable[[list[Encoded], list[Draw] | None], Any]) -> None:
         self.items, self.collate = items, collate
 
-    def __getitem__(self, numbers: list[int]) -> Any:
-        if not numbers:  # this rank got nothing of the last batch: it steps along, and learns nothing
-            idle = self.items[0]
-            return {**self.collate([{**idle, "labels": np.full_like(idle["labels"], IGNORED)}]), "tokens": 0}
-        return self.collate([self.items[i] for i in numbers])
+    def __getitem__(self, deal: Deal) -> Any:
+        numbers = deal.numbers or [0]
+        draws: list[Draw] | None = [(*deal.draw, number) for number in numbers] if deal.draw else None
+        batch = self.collate([self.items[i] for i in numbers], draws)
+        if not deal.numbers:  # this rank got nothing of the last batch: it steps along, and learns nothing
+            batch |= {"rows": batch["rows"][:0], "targets": batch["targets"][:0], "tokens": 0}
+        return batch
 
 
 class ObjectiveData(L.LightningDataModule):
@@ -38,6 +40,9 @@ class ObjectiveData(L.LightningDataModule):
     """
 
     max_new_tokens = 128
+    has_answers = False
+    """Whether `examples(split)` gives prompts with right answers."""
+    borders = False
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
@@ -52,8 +57,11 @@ class ObjectiveData(L.LightningDataModule):
         return self.trainer.lightning_module  # type: ignore[union-attr]
 
     @abstractmethod
-    def prepare(self, split: str) -> tuple[Sequence[Encoded] | TokenStore, dict[str, Any]] | None:
-        """The encoded examples of a split and what to report of them; None where the data has no such split."""
+    def prepare(self, split: str) -> tuple[Any, dict[str, dict[str, Any]]] | None:
+        """The encoded examples of a split and what to report of each part of it; None where the data has no such split.
+
+        The examples have `lengths()` in tokens, and numbered items.
+        """
 
     def setup(self, stage: str) -> None:
         strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
@@ -64,7 +72,8 @@ class ObjectiveData(L.LightningDataModule):
             if split in self.items:
                 continue
             if prepared := self.prepare(split):
-                self.items[split], self.report[split] = prepared
+                self.items[split], reported = prepared
+                self.report |= reported
             elif stage != "fit" or split == "train":
                 raise ValueError(f"the data has no {split} split: give data.{split} FILE, or a share to cut off.")
         if first:
@@ -74,7 +83,7 @@ class ObjectiveData(L.LightningDataModule):
         """The examples as the objective encodes them, from the cache where they are in it; and what was left out."""
         content = fingerprint(made)
         about: dict[str, Any] = {"dropped": {}, "shortened": 0, "kind": kind, "content": content, "rows": len(made)}
-        key = fingerprint(content, limit, encoding_fingerprint(self.objective))
+        key = fingerprint(content, limit, self.objective.encoding, encoding_fingerprint(self.objective))
         store = stored(key, lambda: (self._encode(made, limit, about), about))
         if not len(store):
             reasons = ", ".join(f"{n} x {why}" for why, n in store.about["dropped"].items())
@@ -92,34 +101,47 @@ class ObjectiveData(L.LightningDataModule):
                     yield item
         about["dropped"] = dict(dropped)
 
-    def plan(self, split: str) -> BatchPlan:
-        """Which examples make up which batch of this rank."""
+    def plan(self) -> BatchPlan:
+        """Which examples make up which training batch of this rank."""
         trainer: Any = self.trainer
-        lengths = self.items[split].lengths()
-        train = split == "train"
-        return BatchPlan(lengths, self.batch_size, self.seed, train, trainer.global_rank, trainer.world_size)
+        lengths, world = self.items["train"].lengths(), (trainer.global_rank, trainer.world_size)
+        return BatchPlan(lengths, self.batch_size, self.seed, True, *world, self.mixture())
+
+    def mixture(self) -> Mixture | None:
+        """Which examples an epoch of training takes, if not all."""
+        return None
 
     def train_batches(self) -> int:
         """Micro-batches of one rank in an epoch."""
-        return len(self.plan("train"))
+        return len(self.plan())
 
-    def _loader(self, split: str) -> Any:
-        if split not in self.items:
-            return []
-        plan = self.plan(split)
-        batches = Batches(self.items[split], self.objective.collate)
+    def parts(self, split: str) -> dict[str, Any]:
+        """The examples of a split by the part of the data that they are from; one part where nothing is said."""
+        return {"": self.items[split]}
+
+    def _loader(self, items: Any, plan: BatchPlan) -> Any:
+        batches = Batches(items, self.objective.collate)
         # Forked workers read the objective where it is; sent to them, it would have to be pickled with its weights.
         more: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "fork"} if self.workers else {}
         return DataLoader(batches, sampler=plan, batch_size=None, num_workers=self.workers, **more)
 
+    def loaders(self, split: str) -> list[Any]:
+        """One for each part, each example once and in order."""
+        world = self.trainer.global_rank, self.trainer.world_size  # type: ignore[union-attr]
+        parts = self.parts(split).values() if split in self.items else ()
+        return [
+            self._loader(items, BatchPlan(items.lengths(), self.batch_size, self.seed, False, *world))
+            for items in parts
+        ]
+
     def train_dataloader(self) -> Any:
-        return self._loader("train")
+        return self._loader(self.items["train"], self.plan())
 
     def val_dataloader(self) -> Any:
-        return self._loader("validation")
+        return self.loaders("validation")
 
     def test_dataloader(self) -> Any:
-        return self._loader("test")
+        return self.loaders("test")
 
     def predict_dataloader(self) -> Any:
         raise ValueError(f"{type(self).__name__} has no prompts to answer: predict with InstructionData.")

@@ -1,6 +1,7 @@
-"""Running text: documents, cut into blocks of one length of which no token is lost."""
+"""Running text: documents, cut into blocks of one length of which no token is lost; several corpora mixed by weights."""
 
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,46 +9,82 @@ import numpy as np
 from lit_fm.backbone import context_length, load_config
 from lit_fm.data import smallworld
 from lit_fm.data.base import ObjectiveData
-from lit_fm.data.examples import SUFFIXES, read_file
-from lit_fm.data.tokens import Encoded
+from lit_fm.data.documents import documents, fingerprint_of
+from lit_fm.data.mixture import Mixture
+from lit_fm.data.tokens import Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
+
+SPLITS = ("train", "validation", "test")
+CHUNK = 2_000_000  # characters that are tokenised at a time
 
 
 class Blocks:
-    """Blocks of `size` targets out of tokens in a row; neighbours share one token, so each token is a target once."""
+    """Blocks of `size` tokens out of a column of a store, as the objective frames them.
 
-    def __init__(self, tokens: np.ndarray, size: int) -> None:
-        self.tokens, self.size = tokens, size
+    Args:
+        overlap: tokens that a block shares with the next one: 1 where the first of a block is no target, so that each
+            token is one once.
+    """
+
+    def __init__(
+        self, store: TokenStore, column: str, size: int, frame: Callable[[np.ndarray], Encoded], overlap: int
+    ) -> None:
+        self.store, self.column, self.size, self.frame, self.overlap = store, column, size, frame, overlap
+        self.tokens = store.size(column)
 
     def __len__(self) -> int:
-        return max(1, -(-(len(self.tokens) - 1) // self.size))
+        return max(1, -(-(self.tokens - self.overlap) // self.size))
 
     def __getitem__(self, number: int) -> Encoded:
-        ids = np.asarray(self.tokens[number * self.size : (number + 1) * self.size + 1])
-        return {"input_ids": ids, "labels": ids}
+        stop = min((number + 1) * self.size + self.overlap, self.tokens)
+        return self.frame(self.store.piece(self.column, number * self.size, stop).astype(np.int64))
 
     def lengths(self) -> np.ndarray:
         """Tokens in each block."""
-        whole = np.full(len(self), self.size + 1)
-        whole[-1] = len(self.tokens) - (len(self) - 1) * self.size
+        whole = np.full(len(self), self.size + self.overlap)
+        whole[-1] = self.tokens - (len(self) - 1) * self.size
         return whole
 
 
+class Parts:
+    """Blocks of several corpora, numbered one after the other."""
+
+    def __init__(self, parts: dict[str, Blocks]) -> None:
+        self.parts = parts
+        self._blocks = list(parts.values())
+        self._starts = np.cumsum([0, *map(len, self._blocks)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, number: int) -> Encoded:
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._blocks[part][number - int(self._starts[part])]
+
+    def lengths(self) -> np.ndarray:
+        """Tokens in each block."""
+        return np.concatenate([blocks.lengths() for blocks in self._blocks])
+
+
 class TextCorpus(ObjectiveData):
-    """Documents to learn as running text, one after the other, an end token between them.
+    """Documents to learn as running text, one after the other. Corpora larger than memory are read from disk.
 
     Args:
-        source: a text file (documents parted by empty lines), JSON, JSONL, CSV or Parquet (one a row, in `column`), or
-            `smallworld/CORPUS`.
+        source: a text file (documents parted by empty lines), JSON, JSONL, CSV or Parquet (one a row, in `column`), a
+            folder of such files, a Hugging Face data set id, or `smallworld/CORPUS`; or several, by name.
+        weights: the share of each named source among the tokens of training; 0 only measures it. Without weights, all.
         documents: how many smallworld makes for training.
         block_size: tokens that are learnt in a block.
-        held_out: how many documents are kept for validation, and again for test.
+        borders: documents in a block do not see each other; refused for a backbone that cannot do so exactly.
+        held_out: how many documents are kept for validation, and again for test, of each source.
     """
 
     def __init__(
         self,
-        source: str,
+        source: str | dict[str, str],
+        weights: dict[str, float] | None = None,
         documents: int = 10_000,
         block_size: int = 256,
+        borders: bool = False,
         column: str = "text",
         held_out: int = 200,
         batch_size: int = 16,
@@ -55,53 +92,109 @@ class TextCorpus(ObjectiveData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, seed)
-        if block_size < 1 or held_out < 1:
+        if block_size < 1 or held_out < 1 or documents < 1:
             raise ValueError(
-                f"data.block_size {block_size} and data.held_out {held_out} must be at least 1: raise them."
+                f"data.block_size {block_size}, data.held_out {held_out} and data.documents {documents} must be at least "
+                "1: raise them."
             )
-        self.source, self.documents, self.block_size = source, documents, block_size
-        self.column, self.held_out = column, held_out
-        self._texts: dict[str, list[str]] = {}
-
-    def texts(self, split: str) -> list[str]:
-        """The documents of a split."""
-        if self.source.startswith(smallworld.PREFIX):
-            size = self.documents if split == "train" else self.held_out
-            return smallworld.documents(self.source.removeprefix(smallworld.PREFIX), split, size, self.seed)
-        if not self._texts:
-            found = self._read()
-            order = np.random.default_rng(self.seed).permutation(len(found))
-            n = self.held_out
-            if len(found) <= 2 * n:
-                raise ValueError(
-                    f"data.source: {self.source} has {len(found)} documents, and {2 * n} are held out: lower data.held_out."
-                )
-            cuts = {"validation": order[:n], "test": order[n : 2 * n], "train": np.sort(order[2 * n :])}
-            self._texts = {name: [found[i] for i in numbers] for name, numbers in cuts.items()}
-        return self._texts[split]
-
-    def _read(self) -> list[str]:
-        path = Path(self.source).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"data.source: there is no file {self.source!r}, and smallworld/CORPUS is the other way."
+        self.sources = source if isinstance(source, dict) else {"text": source}
+        if weights is not None and (
+            set(weights) != set(self.sources) or min(weights.values()) < 0 or not any(weights.values())
+        ):
+            raise ValueError(
+                f"data.weights {weights}: expected a weight of at least 0 for each of {sorted(self.sources)}, one of them "
+                "above 0."
             )
-        if path.suffix.lower() not in SUFFIXES:
-            return [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-        rows = read_file(path)
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row.get(self.column, 0), str | None):
-                raise ValueError(
-                    f"{path}, row {number}: {self.column!r} is no text; the row has {sorted(row)}: set data.column."
-                )
-        return [row[self.column] or "" for row in rows]
+        self.weights, self.documents, self.block_size = weights, documents, block_size
+        self.borders, self.column, self.held_out = borders, column, held_out
+        self._stores: dict[str, TokenStore] = {}
+
+    # Documents to tokens, once, on disk.
+
+    def documents_by_split(self, source: str) -> Iterator[tuple[str, str]]:
+        """Each document with the split that it belongs to."""
+        if source.startswith(smallworld.PREFIX):
+            for split in SPLITS:
+                size = self.documents if split == "train" else self.held_out
+                for text in documents(source, split, self.column, size, self.seed):
+                    yield split, text
+            return
+        count, n = sum(1 for _ in documents(source, "", self.column)), self.held_out
+        if count <= 2 * n:
+            raise ValueError(
+                f"data.source: {source} has {count} documents, and {2 * n} are held out: lower data.held_out."
+            )
+        chosen = np.random.default_rng(self.seed).choice(count, 2 * n, replace=False)
+        held = dict.fromkeys(chosen[:n].tolist(), "validation") | dict.fromkeys(chosen[n:].tolist(), "test")
+        for number, text in enumerate(documents(source, "", self.column)):
+            yield held.get(number, "train"), text
+
+    def _encode_text(self, source: str, about: dict[str, Any]) -> Iterator[Encoded]:
+        """Token ids by split, some documents at a time."""
+        waiting: dict[str, list[str]] = {split: [] for split in SPLITS}
+        size, content = dict.fromkeys(SPLITS, 0), hashlib.sha256()
+        kind = np.min_scalar_type(len(self.objective.tokenizer))
+        for split, text in self.documents_by_split(source):
+            counts = about["splits"][split]
+            counts["rows"] += 1
+            if not text.strip():
+                counts["dropped"]["empty text"] = counts["dropped"].get("empty text", 0) + 1
+                continue
+            written = text.encode()
+            content.update(written)
+            counts["examples"] += 1
+            counts["bytes"] += len(written)
+            waiting[split].append(text)
+            size[split] += len(text)
+            if size[split] > CHUNK:
+                yield {split: self.objective.running(waiting[split]).astype(kind)}
+                waiting[split], size[split] = [], 0
+        for split, texts in waiting.items():
+            if texts:
+                yield {split: self.objective.running(texts).astype(kind)}
+        about["content"] = content.hexdigest()[:24]
+
+    def _store(self, name: str) -> TokenStore:
+        source = self.sources[name]
+        if name not in self._stores:
+            settings = self.documents, self.held_out, self.column, self.seed
+            key = fingerprint(fingerprint_of(source), settings, encoding_fingerprint(self.objective))
+            empty = {"rows": 0, "examples": 0, "bytes": 0, "dropped": {}, "kind": "text"}
+            about: dict[str, Any] = {"splits": {split: {**empty, "dropped": {}} for split in SPLITS}, "content": ""}
+            self._stores[name] = stored(key, lambda: (self._encode_text(source, about), about))
+        return self._stores[name]
+
+    # Tokens to blocks.
+
+    def _frame(self, ids: np.ndarray) -> Encoded:
+        return self.objective.block(ids, self.borders)
 
     def prepare(self, split: str) -> Any:
-        context = context_length(load_config(self.objective.backbone))
-        if context and self.block_size > context:
+        objective = self.objective
+        context, frame = context_length(load_config(objective.backbone)), objective.block_frame
+        if context and self.block_size + frame > context:
             raise ValueError(
-                f"data.block_size is {self.block_size}, but the backbone takes {context} tokens: lower it."
+                f"data.block_size is {self.block_size}{f' and {frame} special tokens' if frame else ''}, but the backbone "
+                f"takes {context} tokens: lower it."
             )
-        store, about = self.encode(split, [{"text": text} for text in self.texts(split)], None, "text")
-        blocks = Blocks(store.flat("input_ids"), self.block_size)
-        return blocks, {**about, "tokens": len(blocks.tokens)}
+        parts, reported = {}, {}
+        for name in self.sources:
+            store = self._store(name)
+            if not store.size(split):
+                raise ValueError(f"data.source: {self.sources[name]} has no text for {split}: give more documents.")
+            parts[name] = Blocks(store, split, self.block_size, self._frame, objective.block_overlap)
+            label = split if len(self.sources) == 1 else f"{split}: {name}"
+            about = {**store.about["splits"][split], "content": store.about["content"], "tokens": store.size(split)}
+            reported[label] = {
+                **about,
+                "targets_per_byte": (store.size(split) - objective.block_overlap) / about["bytes"],
+            }
+        return Parts(parts), reported
+
+    def parts(self, split: str) -> dict[str, Any]:
+        return self.items[split].parts
+
+    def mixture(self) -> Mixture:
+        counts = [len(blocks) for blocks in self.items["train"].parts.values()]
+        weights = [self.weights[name] for name in self.sources] if self.weights else None
+        return Mixture(counts, weights, self.seed)

@@ -1,22 +1,11 @@
-"""Rows from files, folders, Hugging Face or smallworld, and what kind of example they are."""
+"""What kind of example a row is, by its fields."""
 
-import csv
-import json
-import logging
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from lit_fm.data import smallworld
+from lit_fm.data.rows import Rows
 from lit_fm.data.templates import render
 from lit_fm.nearest import did_you_mean
-
-log = logging.getLogger(__name__)
-Rows = list[dict[str, Any]]
-SUFFIXES = {".json", ".jsonl", ".csv", ".parquet"}
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
-SPLITS |= {"eval": "validation", "test": "test"}
 
 # Kind of row: the fields that make the prompt, and the one that is the answer. The first kind that fits is taken.
 PAIRS = {
@@ -26,132 +15,8 @@ PAIRS = {
     "question/answer": (("question",), "answer"),
 }
 OPTIONAL = {"input", "context"}
-
-
-def read(source: str, size: int | None = None, seed: int = 0) -> dict[str, Rows]:
-    """All rows of a source by split; a source without splits is all `train`.
-
-    Args:
-        source: a file (JSON, JSONL, CSV, Parquet), a folder of them, `smallworld/TASK`, or a Hugging Face data set id.
-        size: how many rows smallworld makes for training.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing there, a kind of file that is not read, a broken line (with its number).
-    """
-    if source.startswith(smallworld.PREFIX):
-        task = source.removeprefix(smallworld.PREFIX)
-        return {s: smallworld.rows(task, s, size if s == "train" else None, seed) for s in smallworld.SIZES}
-    path = Path(source).expanduser()
-    if path.is_file():
-        return {"train": read_file(path)}
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        near = did_you_mean(path.name, (p.name for p in path.parent.glob("*")))
-        hint = near if "did you mean" in near else "check the path."
-        raise FileNotFoundError(f"data.source: there is no file or folder {source!r}: {hint}")
-    return _read_hub(source)
-
-
-def _read_folder(folder: Path) -> dict[str, Rows]:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"data.source: {folder} has no {', '.join(sorted(SUFFIXES))} file.")
-    named: dict[Path, str | None] = {}
-    for file in files:
-        word = re.split(r"[-_.]", file.stem.lower())[0]
-        named[file] = SPLITS.get(word)
-    unknown = [file.name for file, split in named.items() if split is None]
-    if unknown and len(unknown) < len(named):
-        raise ValueError(
-            f"data.source: which split is {unknown[0]}? Begin its name with one of {sorted(SPLITS)}, or move it."
-        )
-    found: dict[str, Rows] = {}
-    for file, split in named.items():
-        found.setdefault(split or "train", []).extend(read_file(file))
-    return found
-
-
-def _read_hub(name: str) -> dict[str, Rows]:
-    from datasets import load_dataset
-
-    try:
-        found = load_dataset(name)
-    except Exception as error:
-        raise ValueError(
-            f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
-        ) from error
-    if unknown := sorted(set(found) - set(SPLITS)):
-        log.warning("%s: the splits %s are left out; read are %s.", name, unknown, sorted(set(found) & set(SPLITS)))
-    return {SPLITS[split]: rows.to_list() for split, rows in found.items() if split in SPLITS}
-
-
-def read_file(path: Path) -> Rows:
-    """The rows of one file."""
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"data.source: {path} is not {', '.join(sorted(SUFFIXES))}: convert it to one of them.")
-    try:
-        rows = list(readers[path.suffix.lower()](path))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
-        ) from error
-    for i, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, row {i}: expected an object with named fields, got {json.dumps(row)[:60]}.")
-    return rows
-
-
-def _read_jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}, line {number} is not JSON ({error.msg}): {line.strip()[:60]!r}"
-                    ) from error
-
-
-def _read_json(path: Path) -> Iterator[Any]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("{") and "\n" in text.strip() and error.msg == "Extra data":
-            return _read_jsonl(path)  # JSON lines under another name
-        raise ValueError(f"{path}, line {error.lineno} is not JSON: {error.msg}.") from error
-    if not isinstance(content, list):
-        raise ValueError(f"{path} holds one {type(content).__name__}, not a list of rows: use a list, or JSON lines.")
-    return iter(content)
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            names = list(reader.fieldnames or ())
-            if twice := {name for name in names if names.count(name) > 1}:
-                raise ValueError(f"{path}: the header names {sorted(twice)} twice: rename the columns.")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(f"{path}, line {reader.line_num}: not as many cells as the header has: {row}")
-                yield row
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}, line {reader.line_num}: {error}. Quote cells that hold quotes or commas."
-            ) from error
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        yield from parquet.read_table(path).to_pylist()
-    except ArrowException as error:
-        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
+LISTS = ("choices", "tokens", "tags")
+"""Fields that stay beside prompt and answer: the possible answers; words, and the class of each."""
 
 
 def _rename(row: dict[str, Any], columns: dict[str, str], number: int) -> dict[str, Any]:
@@ -178,8 +43,11 @@ def kind_of(row: dict[str, Any], answered: bool = True, asked: Iterable[str] = (
         fits = (answer in row or not answered) and all(field in row or field in OPTIONAL for field in prompt)
         if fits and set(asked) <= {*prompt, answer}:
             return kind
+    if "tokens" in row and ("tags" in row or not answered) and set(asked) <= {"tokens", "tags"}:
+        return "tokens/tags"
+    known = ", ".join([*PAIRS, "tokens/tags", "messages"])
     raise ValueError(
-        f"the rows have the fields {sorted(row)}, and no known kind has those ({', '.join([*PAIRS, 'messages'])}). Say "
+        f"the rows have the fields {sorted(row)}, and no known kind has those ({known}). Say "
         "which are prompt and answer: --data.columns.prompt FIELD --data.columns.completion FIELD, or write a "
         "--data.template such as '{{FIELD}} ||| {{FIELD}}'."
     )
@@ -207,7 +75,7 @@ def examples(
     """
     if not rows:
         return "nothing", []
-    known = {"messages", *(field for prompt, answer in PAIRS.values() for field in (*prompt, answer))}
+    known = {"messages", "tokens", "tags", *(field for prompt, answer in PAIRS.values() for field in (*prompt, answer))}
     if unknown := set(columns or ()) - known:
         raise ValueError(
             f"data.columns: {sorted(unknown)[0]!r} is no field of a kind: {did_you_mean(min(unknown), known)}"
@@ -217,17 +85,37 @@ def examples(
         named = {field: column for field, column in named.items() if column in rows[0]}
     rows = [_rename(row, named, i) for i, row in enumerate(rows, 1)] if named else rows
     if template:
-        return "template", [render(template, row, answered, i) for i, row in enumerate(rows, 1)]
+        return "template", [{**render(template, row, answered, i), **_beside(row, i)} for i, row in enumerate(rows, 1)]
     kind = kind_of(rows[0], answered, named)
     if kind == "messages":
         return kind, [{"messages": _turns(row, i)} for i, row in enumerate(rows, 1)]
+    if kind == "tokens/tags":
+        return kind, [_words(row, i) for i, row in enumerate(rows, 1)]
     prompt, answer = PAIRS[kind]
     made = []
     for i, row in enumerate(rows, 1):
         asked = [text for field in prompt if (text := _text(row, field, i))]
-        made.append({"prompt": "\n\n".join(asked), "completion": _text(row, answer, i, required=answered)})
-    unused = sorted(set(rows[0]) - {*prompt, answer} - set(named.values()))
+        pair = {"prompt": "\n\n".join(asked), "completion": _text(row, answer, i, required=answered)}
+        made.append({**pair, **_beside(row, i)})
+    unused = sorted(set(rows[0]) - {*prompt, answer, *LISTS} - set(named.values()))
     return kind + (f" (not used: {', '.join(unused)})" if unused else ""), made
+
+
+def _beside(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """The lists that a row brings along."""
+    found = {name: row[name] for name in LISTS if row.get(name) is not None}
+    for name, value in found.items():
+        if not isinstance(value, list):
+            raise ValueError(f"row {number}: {name!r} is {str(value)[:60]}, expected a list.")
+    return found
+
+
+def _words(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Words and tags; as text, the words with spaces between."""
+    found = _beside(row, number)
+    if "tokens" not in found:
+        raise ValueError(f"row {number} has no field 'tokens'; it has {sorted(row)}.")
+    return {**found, "prompt": " ".join(map(str, found["tokens"]))}
 
 
 def _turns(row: dict[str, Any], number: int) -> list[dict[str, Any]]:

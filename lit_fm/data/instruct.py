@@ -7,14 +7,15 @@ from torch.utils.data import DataLoader
 
 from lit_fm.backbone import context_length, load_config
 from lit_fm.data.base import ObjectiveData
-from lit_fm.data.examples import Rows, examples, read
+from lit_fm.data.examples import examples
+from lit_fm.data.rows import Rows, read
 from lit_fm.data.templates import PLAIN_CHAT
 
 LONGEST = 1024
 
 
 class InstructionData(ObjectiveData):
-    """Prompt and answer in each row; the loss is on the answer alone.
+    """Prompt and answer in each row, for any objective: the loss is on the answer alone.
 
     Args:
         source: a file (JSON, JSONL, CSV, Parquet), a folder of them (train, validation, test by file name),
@@ -23,11 +24,14 @@ class InstructionData(ObjectiveData):
         validation_share, test_share: how much of the rows is cut off.
         columns: which of your fields is `prompt`, `completion` (or another field of a known kind).
         template: Jinja over the fields of a row, `|||` between prompt and answer, instead of a known kind.
+        choices: the possible answers, for rows that do not bring their own; masked models choose among them.
         rows: learn from at most so many, drawn by `seed`; also how many smallworld makes.
         max_length: in tokens; as long as the backbone takes, up to 1,024, where nothing is said. A longer prompt
             loses its left, an answer that does not fit drops the row; both are counted and shown.
         max_new_tokens: the longest answer that `predict` writes.
     """
+
+    has_answers = True
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class InstructionData(ObjectiveData):
         test_share: float = 0.1,
         columns: dict[str, str] | None = None,
         template: str | None = None,
+        choices: list[str] | None = None,
         rows: int | None = None,
         max_length: int | None = None,
         max_new_tokens: int = 128,
@@ -55,7 +60,7 @@ class InstructionData(ObjectiveData):
                 raise ValueError(f"data.{name} is {value}: raise it.")
         self.source, self.files = source, {"validation": validation, "test": test}
         self.shares = {"validation": validation_share, "test": test_share}
-        self.columns, self.template, self.rows = columns, template, rows
+        self.columns, self.template, self.choices, self.rows = columns, template, choices, rows
         self._max_length, self.max_new_tokens = max_length, max_new_tokens
         self._made: dict[str, Rows] = {}
         self._kinds: set[str] = set()
@@ -65,6 +70,8 @@ class InstructionData(ObjectiveData):
         for split, rows in read(source, self.rows, self.seed).items():
             kind, made[split] = examples(rows, self.template, self.columns, answered)
             self._kinds.add(kind)
+            if self.choices:
+                made[split] = [{"choices": self.choices, **example} for example in made[split]]
         if not any(made.values()):
             raise ValueError(f"data.source: {source} has no rows.")
         return made
@@ -116,11 +123,18 @@ class InstructionData(ObjectiveData):
             )
         return self._max_length or min(LONGEST, context or LONGEST)
 
+    def setup(self, stage: str) -> None:
+        self.objective.see(self.examples("train"))
+        super().setup(stage)
+
     def prepare(self, split: str) -> Any:
         made = self.examples(split)
         if made and "messages" in made[0] and not self.objective.tokenizer.chat_template:
             self.objective.tokenizer.chat_template = PLAIN_CHAT  # exported with the tokenizer, for those who serve it
-        return self.encode(split, made, self.max_length, ", ".join(sorted(self._kinds))) if made else None
+        if not made:
+            return None
+        store, about = self.encode(split, made, self.max_length, ", ".join(sorted(self._kinds)))
+        return store, {split: about}
 
     def predict_dataloader(self) -> Any:
         trainer: Any = self.trainer

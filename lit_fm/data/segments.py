@@ -25,6 +25,7 @@ class SegmentEncoder:
         full = self._backend.encode("a", add_special_tokens=True).ids
         start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         self.prefix: list[int] = full[:start]
+        self.suffix: list[int] = full[start + len(bare) :]
         self._written_prefix = tokenizer.decode(self.prefix) if self.prefix else ""
 
     def _prefix_for(self, text: str, bare: bool) -> list[int]:
@@ -34,6 +35,16 @@ class SegmentEncoder:
     def ids(self, text: str, bare: bool = False) -> list[int]:
         """Ids of a prompt, as training saw them. `bare`: the text brings its own special tokens."""
         return [*self._prefix_for(text, bare), *self._backend.encode(text, add_special_tokens=False).ids]
+
+    def running(self, texts: Sequence[str], tail: list[int], headless: bool = False) -> np.ndarray:
+        """Ids of documents one after the other, each with what stands before a text, unless headless, and `tail`."""
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        ids: list[int] = []
+        for text, encoding in zip(texts, encodings, strict=True):
+            ids += self._prefix_for(text, headless)
+            ids += encoding.ids
+            ids += tail if not tail or ids[-len(tail) :] != tail else []
+        return np.array(ids, dtype=np.int32)
 
     def __call__(self, batch: Sequence[Segments], bare: Sequence[bool]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each text its ids and, of the same length, which of them are learnt."""

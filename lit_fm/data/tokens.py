@@ -1,6 +1,6 @@
-"""Encoded examples on disk: flat arrays of numbers, read through a memory map, under a name made from their content.
+"""Encoded examples on disk: flat arrays of numbers, read piece by piece, under a name made from their content.
 
-Flat arrays instead of a table of lists: a batch is then a few slices of a memory map.
+Flat arrays instead of a table of lists: a batch is then a few reads.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy as np
 IGNORED = -100
 """The label of a token that is not learnt."""
 Encoded = dict[str, np.ndarray]
+Draw = tuple[int, ...]
+"""Names a draw of randomness: seed, epoch, number of the example."""
 SHORTENED = "shortened"  # a mark on an example of which something was left out; counted, not stored
 
 
@@ -52,22 +55,32 @@ def encoding_fingerprint(objective: Any) -> str:
 
 
 class TokenStore(Sequence[Encoded]):
-    """Examples as dicts of one-dimensional arrays; the columns may differ in length from example to example."""
+    """Examples as dicts of one-dimensional arrays; the columns may differ in length from example to example.
+
+    Read piece by piece, so that no more than the piece is in memory, however large the store.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.about: dict[str, Any] = json.loads((folder / "about.json").read_text())
-        self._flat = {c: np.load(folder / f"{c}.npy", mmap_mode="r") for c in self.about["columns"]}
-        self._ends = {c: np.load(folder / f"{c}.ends.npy") for c in self.about["columns"]}
+        self._types = {c: np.dtype(kind) for c, kind in self.about["columns"].items()}
+        self._files = {c: (folder / f"{c}.bin").open("rb") for c in self._types}
+        self._ends = {c: np.load(folder / f"{c}.ends.npy") for c in self._types}
 
     def __len__(self) -> int:
         return self.about["examples"]
 
     def __getitem__(self, index: Any) -> Any:
-        return {c: self._flat[c][ends[index] : ends[index + 1]] for c, ends in self._ends.items()}
+        return {c: self.piece(c, int(ends[index]), int(ends[index + 1])) for c, ends in self._ends.items()}
 
-    def flat(self, column: str) -> np.ndarray:
-        """The column of all examples in a row."""
-        return self._flat[column]
+    def piece(self, column: str, start: int, stop: int) -> np.ndarray:
+        """Values `start` to `stop` of a column, all examples in a row."""
+        kind = self._types[column]  # pread keeps no position: forked workers share the file
+        read = os.pread(self._files[column].fileno(), (stop - start) * kind.itemsize, start * kind.itemsize)
+        return np.frombuffer(read, dtype=kind)
+
+    def size(self, column: str) -> int:
+        """How many values a column has in all examples."""
+        return int(self._ends[column][-1]) if column in self._ends else 0
 
     def lengths(self, column: str = "input_ids") -> np.ndarray:
         """How long the column is in each example."""
@@ -97,13 +110,19 @@ def stored(key: str, make: Callable[[], tuple[Iterable[Encoded], dict[str, Any]]
 
 
 def _write(folder: Path, items: Iterable[Encoded], about: dict[str, Any]) -> None:
-    columns: dict[str, list[np.ndarray]] = {}
+    ends: dict[str, list[int]] = {}
+    kinds: dict[str, str] = {}
     count = 0
-    for item in items:
-        count += 1
-        for name, values in item.items():
-            columns.setdefault(name, []).append(values)
-    for name, arrays in columns.items():
-        np.save(folder / f"{name}.npy", np.concatenate(arrays))
-        np.save(folder / f"{name}.ends.npy", np.cumsum([0, *map(len, arrays)], dtype=np.int64))
-    (folder / "about.json").write_text(json.dumps({**about, "columns": sorted(columns), "examples": count}))
+    with ExitStack() as files:
+        opened: dict[str, Any] = {}
+        for item in items:
+            count += 1
+            for name, values in item.items():
+                if name not in opened:
+                    opened[name] = files.enter_context((folder / f"{name}.bin").open("wb"))
+                    ends[name], kinds[name] = [0], values.dtype.str
+                opened[name].write(np.ascontiguousarray(values, dtype=kinds[name]))
+                ends[name].append(ends[name][-1] + len(values))
+    for name, cuts in ends.items():
+        np.save(folder / f"{name}.ends.npy", np.array(cuts, dtype=np.int64))
+    (folder / "about.json").write_text(json.dumps({**about, "columns": kinds, "examples": count}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lit_fm.backbone import context_length, load_adapted
+from lit_fm.backbone import context_length, decoder_start, load_adapted
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import chat_text, prompt_text
 
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
     """What the network writes after each prompt, without special tokens, in the order given.
 
-    Prompts of like length share a batch, padded on the left; the mask gives each its own positions. Leaves the network
+    Prompts of like length share a batch, padded on the left; the mask gives each its own positions. What an encoder reads
+    is padded on the right. Leaves the network
     in the mode that it was in, and its makers' sampling settings out of account.
 
     Args:
@@ -47,7 +48,8 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
 
 
 def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_tokens: int) -> list[list[int]]:
-    room = (context_length(network.config) or sys.maxsize) - max_new_tokens
+    room = context_length(network.config) or sys.maxsize
+    room -= 0 if network.config.is_encoder_decoder else max_new_tokens
     if room < 2:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, more than the context of the network: lower it.")
     if cut := sum(len(ids) > room for ids in prompts):
@@ -61,19 +63,20 @@ def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_to
 def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> torch.Tensor:
     from transformers import GenerationConfig
 
-    device = next(network.parameters()).device
+    device, encoder = next(network.parameters()).device, network.config.is_encoder_decoder
     width = max(1, *map(len, prompts))
     ends = end_tokens(network, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
     ids = torch.full((len(prompts), width), pad)
     mask = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        start = width - len(prompt)
-        ids[row, start:] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, start:] = 1
+        start = 0 if encoder else width - len(prompt)
+        ids[row, start : start + len(prompt)] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, start : start + len(prompt)] = 1
     greedy = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, use_cache=True
-    )
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, use_cache=True,
+        decoder_start_token_id=decoder_start(network.config) if encoder else None,
+    )  # fmt: skip
     # What is not set in a given configuration is taken from the network's own, such as a repetition penalty.
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
     own, inner.generation_config = inner.generation_config, greedy
@@ -81,7 +84,7 @@ def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
         made = network.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
     finally:
         inner.generation_config = own
-    return made[:, width:]
+    return made[:, 1 if encoder else width :]
 
 
 def end_tokens(network: Any, tokenizer: Any) -> list[int]:
@@ -107,8 +110,6 @@ def generate(
         max_new_tokens: an answer is cut there at the latest.
         chat: each prompt is what a user says in a conversation.
     """
-    from transformers import AutoModelForCausalLM
-
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, expected at least 1: raise it.")
     prompts = [*([prompt] if prompt else []), *(Path(file).read_text(encoding="utf-8").splitlines() if file else [])]
@@ -116,12 +117,15 @@ def generate(
         prompts = sys.stdin.read().splitlines()
     if not prompts:
         raise ValueError("no prompt: give --prompt TEXT, --file FILE, or lines on standard input.")
-    network, tokenizer = load_adapted(model, AutoModelForCausalLM)
+    network, tokenizer = load_adapted(model)
     encoder = SegmentEncoder(tokenizer)
     if chat:
         asked = [chat_text([{"role": "user", "content": text}], tokenizer, True) for text in prompts]
     else:  # parted from the answer as in training
         asked = [prompt_text(text) for text in prompts]
     network.to("cuda" if torch.cuda.is_available() else "cpu")
-    for text in continue_prompts(network, tokenizer, [encoder.ids(text, chat) for text in asked], max_new_tokens):
+    end = encoder.suffix if network.config.is_encoder_decoder else []
+    for text in continue_prompts(
+        network, tokenizer, [[*encoder.ids(text, chat), *end] for text in asked], max_new_tokens
+    ):
         print(text)

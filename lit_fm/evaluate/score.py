@@ -1,4 +1,4 @@
-"""How often a network's answer is the right one: before a run, after it, and in `test`."""
+"""How good a network is on the test split: before a run, after it, and in `test`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,8 @@ import lightning as L
 import numpy as np
 import torch.distributed as dist
 
-from lit_fm.screen import console
+from lit_fm.evaluate.perplexity import measure
+from lit_fm.screen import SHARES, console
 
 
 def exact_match(predictions: Sequence[str], answers: Sequence[str]) -> float:
@@ -17,7 +18,7 @@ def exact_match(predictions: Sequence[str], answers: Sequence[str]) -> float:
 
 
 class Score(L.Callback):
-    """Exact match on the test split, before the first step and after the last one.
+    """Answers compared with the right ones on the test split, or how well its text is predicted: before and after a fit.
 
     Args:
         examples: score at most so many, drawn by the data's seed; 0 scores none.
@@ -28,29 +29,33 @@ class Score(L.Callback):
         if examples < 0 or longest < 1:
             raise ValueError(f"score.examples {examples} must not be negative, score.longest {longest} at least 1.")
         self.examples, self.longest = examples, longest
-        self.before: float | None = None
-        self.after: float | None = None
+        self.before: dict[str, float] = {}
+        self.after: dict[str, float] = {}
         self.scored: list[dict[str, Any]] = []
         self.of = self.too_long = 0
 
     def _chosen(self, trainer: Any, objective: Any) -> tuple[list[dict], int]:
         """The examples to score, and the length of the longest right answer among them, in tokens."""
         data = trainer.datamodule
-        if not self.examples or not hasattr(data, "examples"):
-            return [], 0
         made = data.examples("test")
         answers = [objective.answer(example) for example in made]
         ids = objective.tokenizer(answers or [""], add_special_tokens=False)["input_ids"]
         answered = [i for i, text in enumerate(answers) if text.strip()]
-        fit = [i for i in answered if len(ids[i]) <= self.longest]
+        fit = [i for i in answered if len(ids[i]) <= self.longest or not objective.writes]
         self.of, self.too_long = len(answered), len(answered) - len(fit)
         order = np.random.default_rng(data.seed).permutation(np.array(fit, dtype=int))[: self.examples]
         return [made[i] for i in order], max((len(ids[i]) for i in order), default=0)
 
-    def _measure(self, trainer: Any, objective: Any) -> float | None:
+    def _measure(self, trainer: Any, objective: Any) -> dict[str, float]:
+        data = trainer.datamodule
+        if not self.examples:
+            return {}
+        if not data.has_answers:
+            data.setup("test")
+            return measure(trainer, objective, "test")
         chosen, longest = self._chosen(trainer, objective)
         if not chosen:
-            return None
+            return {}
         if trainer.is_global_zero:
             out = f", {self.too_long} left out: longer than {self.longest} tokens" if self.too_long else ""
             console.print(f"Scoring {len(chosen)} of {self.of} test examples{out} ...")
@@ -65,15 +70,24 @@ class Score(L.Callback):
             parts: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(parts, self.scored)
             self.scored = [row for part in parts for row in part]
-        return exact_match([row["prediction"] for row in self.scored], [row["answer"] for row in self.scored])
+        return objective.measure([row["prediction"] for row in self.scored], [row["answer"] for row in self.scored])
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.before = self._measure(trainer, pl_module)
-        if self.before is not None and trainer.is_global_zero:
-            console.print(f"Before training, exact match on the test split is {self.before:.1%}.")
+        if self.before and trainer.is_global_zero:
+            console.print(f"Before training, on the test split: {', '.join(written(self.before))}.")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.after = self._measure(trainer, pl_module)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        self.after = self._measure(trainer, pl_module)
+        if trainer.datamodule.has_answers:  # a test of running text has measured it already
+            self.after = self._measure(trainer, pl_module)
+
+
+def written(found: dict[str, float]) -> list[str]:
+    """Measures as people read them: shares in percent."""
+    return [
+        f"{name.replace('_', ' ')} {value:.1%}" if name in SHARES else f"{name.replace('_', ' ')} {value:.3f}"
+        for name, value in found.items()
+    ]

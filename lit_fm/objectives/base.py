@@ -1,34 +1,30 @@
-"""What every objective shares: build, adapt, step, log, optimise.
+"""What every objective is: a backbone, what of it learns, and a rule from examples to a loss."""
 
-The loss of an optimizer step is the sum of token losses over all micro-batches of its window and all ranks, divided by
-the number of target tokens in them. Sums are back-propagated; the gradient is divided once, before the step.
-"""
-
-import math
-import time
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import lightning as L
-import torch
+import numpy as np
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_fm import backbone as backbones
 from lit_fm import checkpoint as checkpoints
 from lit_fm.adapt import Adaptation, Full
-from lit_fm.data.tokens import Encoded
+from lit_fm.data.base import ObjectiveData
+from lit_fm.data.segments import SegmentEncoder
+from lit_fm.data.tokens import Draw, Encoded
 from lit_fm.evaluate.generate import end_tokens
-from lit_fm.objectives.loss import TokenMean
-from lit_fm.optim import Schedule, decay_groups
+from lit_fm.evaluate.perplexity import TokenMean, described
+from lit_fm.evaluate.score import exact_match
+from lit_fm.objectives.borders import check_borders
+from lit_fm.objectives.loss import sum_cross_entropy
+from lit_fm.objectives.training import Batch, Training
+from lit_fm.optim import Schedule, adamw
 
-Batch = dict[str, Any]
 
-
-class Objective(L.LightningModule, ABC):
+class Objective(Training, ABC):
     """A backbone, what of it learns, and how; a subclass says what is asked of it.
 
     Args:
@@ -40,27 +36,29 @@ class Objective(L.LightningModule, ABC):
     """
 
     auto_class: Any
-    task_type: str
+    task_type: str | None
+    """What peft calls the objective, where it has a word for it."""
+    writes = True
+    """Whether the network can write text of any length."""
+    reads_all = False
+    """Whether each token of a text is a target: its loss then is the code length of the text."""
+    block_overlap, block_frame = 0, 0
+    """Tokens that blocks of running text share with their neighbours, and special tokens put round each."""
 
     def __init__(
         self,
         backbone: str,
         adaptation: Adaptation | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, fused=True),
+        optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),
         from_scratch: bool = False,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: backbones.Dtype = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, schedule)
         self.backbone, self.from_scratch, self.weights_dtype = backbone, from_scratch, dtype
         self.adaptation = adaptation or Full()
-        self.optimizer, self.schedule = optimizer, schedule
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
-        self.network: Any = None
-        self.val_loss, self.test_loss = TokenMean(), TokenMean()
-        self._window_loss: list[Tensor] = []
-        self._window_targets = self._window_tokens = 0
-        self._scale = 0.0
+        self.means: dict[str, TokenMean] = {}
 
     # What a subclass says.
 
@@ -69,16 +67,57 @@ class Objective(L.LightningModule, ABC):
         """Token ids and labels of each example, or the reason why it cannot be learnt from."""
 
     @abstractmethod
-    def collate(self, items: list[Encoded]) -> Batch:
-        """A batch: what `token_losses` needs, and `tokens`, the number of tokens in it that are no padding."""
+    def block(self, ids: np.ndarray, borders: bool) -> Encoded:
+        """An item out of a block of running text. `borders`: documents in it must not see each other."""
 
     @abstractmethod
-    def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
-        """The sum of the losses of all targets in the batch, and their number."""
+    def collate(self, items: list[Encoded], draws: list[Draw] | None = None) -> Batch:
+        """A batch: what `logits` needs, `targets`, and `tokens`, the number of tokens in it that are no padding.
+
+        Args:
+            draws: names the randomness of each item in training; in evaluation, an item has its own and always the same.
+        """
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """Of the positions that have a target alone: (targets, classes)."""
+
+    def document_tail(self) -> list[int]:
+        """What stands behind each document in running text."""
+        return []
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
-        """What the network writes to the prompts of examples, greedily."""
-        raise NotImplementedError(f"{type(self).__name__} does not write text.")
+        """What the network answers to examples."""
+        raise NotImplementedError(f"{type(self).__name__} answers nothing.")
+
+    def measure(self, predictions: list[str], answers: list[str]) -> dict[str, float]:
+        """What the quality of answers is measured by."""
+        return {"exact_match": exact_match(predictions, answers)}
+
+    def see(self, examples: list[dict]) -> None:
+        """Take from the training examples what must be known before the network is built."""
+
+    @property
+    def encoding(self) -> Any:
+        """Settings that `encode` hangs on."""
+        return None
+
+    def observe(self, logits: Tensor, batch: Batch) -> None:
+        """Count what a validation measures besides the loss."""
+
+    def observed(self) -> dict[str, float]:
+        """What was counted, and begin anew."""
+        return {}
+
+    # What follows from it.
+
+    def running(self, texts: list[str]) -> np.ndarray:
+        """Token ids of documents, one after the other."""
+        return SegmentEncoder(self.tokenizer).running(texts, self.document_tail())
+
+    def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
+        """The sum of the losses of all targets in the batch, and their number."""
+        return sum_cross_entropy(self.logits(batch), batch["targets"]), len(batch["targets"])
 
     # Build and adapt.
 
@@ -89,142 +128,67 @@ class Objective(L.LightningModule, ABC):
     def configure_model(self) -> None:
         if self.network is not None:
             return
-        network = backbones.load_network(self.backbone, self.auto_class, self.weights_dtype, self.from_scratch)
-        self.network = self.adaptation.apply(network, self.task_type).train()
+        network, new = self.build()
+        self.network = self.adaptation.apply(network, self.task_type, new).train()
         learns = [p for p in self.network.parameters() if p.requires_grad]
         if not learns:
             raise ValueError("nothing learns: the adaptation leaves every weight frozen. Choose other targets.")
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Keep float buffers as exact as they are: `bf16-true` would round the rotary frequencies."""
-        exact = {n: b for n, b in self.named_buffers() if b.dtype == torch.float32}
-        super()._apply(fn, recurse)
-        for name, buffer in list(self.named_buffers()):
-            if name in exact and buffer.dtype != torch.float32:
-                owner, _, leaf = name.rpartition(".")
-                setattr(self.get_submodule(owner), leaf, exact[name].to(buffer.device))
-        return self
+    def build(self) -> tuple[Any, list[str]]:
+        """The backbone's network, and the names of modules in it that are new: they always learn."""
+        return backbones.load_network(self.backbone, self.auto_class, self.weights_dtype, self.from_scratch), []
 
-    # Step and log.
+    # Evaluate.
 
-    def on_train_start(self) -> None:
-        self.network.train()  # from_pretrained gives eval mode, which Lightning would keep: no dropout in the whole fit
-        self._clock = time.perf_counter()
-        if any(p.dtype != torch.float32 for p in self.network.parameters() if p.requires_grad):
-            rank_zero_warn(
-                "weights that learn are below float32, where small updates vanish. Prefer model.dtype float32, and "
-                "trainer.precision bf16-mixed for speed."
-            )
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        self._scale = scaler.get_scale() if scaler is not None else 0.0
-        self._use_asked_rates()
+    def on_fit_start(self) -> None:
+        if isinstance(self._data, ObjectiveData) and self._data.borders:
+            check_borders(self.network, self.backbone, self.reads_all)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        total, targets = self.token_losses(batch)
-        self._window_loss.append(total.detach())
-        self._window_targets += targets
-        self._window_tokens += batch["tokens"]
-        return total * self.trainer.accumulate_grad_batches  # Lightning divides by it
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._add(batch, "validation", dataloader_idx)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn summed gradients into the mean over all targets of the window; refuse a loss that is not finite."""
-        local = torch.stack([*self._window_loss, torch.tensor(float(self._window_targets), device=self.device)])
-        sums = torch.stack([local[:-1].sum(), local[-1]])
-        total, targets = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        mean = total / targets
-        # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, (self.trainer.world_size / targets).item())
-        self._norm = torch.nn.utils.get_total_norm(gradients)
-        finite = torch.isfinite(mean) & (torch.isfinite(self._norm) | bool(self._scale))  # a scaler skips such a step
-        if not finite:
-            raise ValueError(
-                f"the loss is {mean.item()} and the gradient's norm {self._norm.item()} at optimizer step "
-                f"{self.trainer.global_step}: training stops, the weights are as before this step. Lower the rate, "
-                "set trainer.gradient_clip_val, or look at the data."
-            )
-        now = time.perf_counter()
-        speed = self._window_tokens * self.trainer.world_size / (now - self._clock)
-        self._window_loss, self._window_targets, self._window_tokens, self._clock = [], 0, 0, now
-        rate = optimizer.param_groups[0]["lr"]
-        self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
-        self.log("gradient_norm", self._norm)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._add(batch, "test", dataloader_idx)
 
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """By the norm that is known already."""
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), gradient_clip_val, self._norm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def _add(self, batch: Batch, split: str, number: int) -> None:
+        data = self._data
+        part = list(data.parts(split))[number] if isinstance(data, ObjectiveData) else str(number or "")
+        logits = self.logits(batch)
+        self.observe(logits, batch)
+        mean = self.means.setdefault(part, TokenMean().to(self.device))
+        mean.update(sum_cross_entropy(logits, batch["targets"]), len(batch["targets"]))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.val_loss.update(*self.token_losses(batch))
-        self.log("val/loss", self.val_loss, on_step=False, on_epoch=True, prog_bar=True)
+    def on_validation_epoch_end(self) -> None:
+        self._log_means("val", "validation")
 
-    def on_validation_end(self) -> None:
-        self._clock = time.perf_counter()
+    def on_test_epoch_end(self) -> None:
+        self._log_means("test", "test")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_loss.update(*self.token_losses(batch))
-        self.log("test/loss", self.test_loss, on_step=False, on_epoch=True)
+    def _log_means(self, stage: str, split: str) -> None:
+        report = self._data.report if isinstance(self._data, ObjectiveData) else {}
+        found = {**described(self.means, report, split, self.reads_all), **self.observed()}
+        self.means = {}
+        for name, value in found.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss")
+
+    @property
+    def _data(self) -> Any:
+        """Ours, which knows its parts, or anybody's."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def predict_step(self, batch: list[dict], batch_idx: int) -> list[dict]:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        longest = data.max_new_tokens
+        longest = self._data.max_new_tokens
         return [
             {**example, "prediction": text} for example, text in zip(batch, self.answers(batch, longest), strict=True)
         ]
-
-    # Optimise.
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(decay_groups(self.network))
-        # A fused optimizer would undo a scaler's scale inside its step, after norms were taken; we want it before.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        self._asked = [(group["lr"], group.get("weight_decay")) for group in optimizer.param_groups]
-        self.total_steps = total = self._optimizer_steps()
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _use_asked_rates(self) -> None:
-        """A loaded checkpoint brings its own learning rate and weight decay: what was asked for now holds."""
-        optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
-        factor = self.schedule.factor(scheduler.last_epoch, self.total_steps)  # type: ignore[union-attr]
-        scheduler.base_lrs = [lr for lr, _ in self._asked]  # type: ignore[union-attr]
-        for group, (lr, decay) in zip(optimizer.param_groups, self._asked, strict=True):  # type: ignore[union-attr]
-            group.update({"lr": lr * factor, "initial_lr": lr}, **({} if decay is None else {"weight_decay": decay}))
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Not when a gradient scaler skipped the update: it then lowered its scale."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        scale = scaler.get_scale() if scaler is not None else 0.0
-        skipped, self._scale = scale < self._scale, scale
-        if not skipped:
-            scheduler.step()
-
-    def _optimizer_steps(self) -> int:
-        """Of the whole run, from the batch plan. `trainer.estimated_stepping_batches` would drop a saved loader state."""
-        trainer: Any = self.trainer
-        ends = [trainer.max_steps] if trainer.max_steps > 0 else []
-        if (trainer.max_epochs or -1) > 0:
-            batches, limit = trainer.datamodule.train_batches(), trainer.limit_train_batches
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-            ends.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
-        if not ends:
-            raise ValueError(
-                "the run has no end, which the schedule needs: set trainer.max_steps or trainer.max_epochs."
-            )
-        return min(ends)
 
     # Keep what learns.
 
     def export(self, folder: Path) -> None:
         """Write what learnt and the tokenizer, in the format that plain `from_pretrained` reads."""
-        ends = end_tokens(self.network, self.tokenizer)  # with the one that was trained to end an answer
-        if self.network.generation_config is not None and ends:
-            self.network.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+        if self.writes:  # with the token that was trained to end an answer
+            ends = end_tokens(self.network, self.tokenizer)
+            self.network.generation_config.eos_token_id = ends if len(ends) > 1 else next(iter(ends), None)
         self.adaptation.export(self.network, folder)
         self.tokenizer.save_pretrained(folder)
 

@@ -1,5 +1,6 @@
 """Causal language modelling: each token from those before it. Pre-training on text, and tuning on answers alone."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -7,29 +8,62 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from lit_fm.backbone import special_ids
 from lit_fm.data.segments import SegmentEncoder, Segments
 from lit_fm.data.templates import chat_segments, chat_text, pair_segments, prompt_text
-from lit_fm.data.tokens import IGNORED, SHORTENED, Encoded
+from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.generate import continue_prompts
 from lit_fm.objectives.base import Batch, Objective
-from lit_fm.objectives.loss import only_rows, sum_cross_entropy
+from lit_fm.objectives.borders import apart, check_causal, documents_of
+from lit_fm.objectives.loss import only_rows
+from lit_fm.objectives.noise import middle_last
 
 
 class CausalLM(Objective):
-    """Next-token prediction. Learns answers (with the token that ends them) from examples, and all of a text."""
+    """Next-token prediction. Learns answers (with the token that ends them) from examples, and all of a text.
+
+    Args:
+        fim_rate: the share of a text's documents whose middle is moved to the end, to learn to fill in (in training).
+        fim_tokens: what marks prefix, suffix and middle.
+    """
 
     auto_class = AutoModelForCausalLM
     task_type = "CAUSAL_LM"
+    reads_all = True
+    block_overlap = 1
 
-    def configure_model(self) -> None:
-        super().configure_model()
-        config = self.network.config
-        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", True) is False:
-            raise ValueError(
-                f"{self.backbone} ({config.model_type}) sees the tokens that follow: it is no causal model."
-            )
+    def __init__(
+        self,
+        *args: Any,
+        fim_rate: float = 0.0,
+        fim_tokens: tuple[str, str, str] = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not 0 <= fim_rate <= 1:
+            raise ValueError(f"fim_rate is {fim_rate}, expected a share of documents in 0..1: correct it.")
+        self.fim_rate, self.fim_tokens = fim_rate, fim_tokens
+
+    def on_fit_start(self) -> None:
+        check_causal(self.network, self.backbone)
+        super().on_fit_start()
+
+    @cached_property
+    def fim_marks(self) -> tuple[int, int, int]:
+        """Ids of the tokens before prefix, suffix and middle.
+
+        Raises:
+            ValueError: the tokenizer lacks one.
+        """
+        return special_ids(self.tokenizer, self.fim_tokens, "model.fim_tokens")  # type: ignore[return-value]
+
+    def document_tail(self) -> list[int]:
+        return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+
+    def block(self, ids: np.ndarray, borders: bool) -> Encoded:
+        item = {"input_ids": ids, "labels": ids}
+        return {**item, "documents": documents_of(ids, self.document_tail())} if borders else item
 
     def segments(self, example: dict) -> Segments:
         """The text of an example, and which parts of it are learnt."""
@@ -75,11 +109,13 @@ class CausalLM(Objective):
         lost = len(ids) < whole or (turns > 1 and len(segments) == 2)
         return {**item, SHORTENED: np.ones(1, np.int8)} if lost else item
 
-    def collate(self, items: list[Encoded]) -> Batch:
+    def collate(self, items: list[Encoded], draws: list[Draw] | None = None) -> Batch:
         """Right-padded ids (batch, time), and where in them (flat) which token is the target: shifted here, once.
 
         The last token of a row is only a target. No mask: no token sees the padding to its right.
         """
+        if self.fim_rate and draws:
+            items = [self._filled_in(item, draw) for item, draw in zip(items, draws, strict=True)]
         width = max(len(item["input_ids"]) for item in items) - 1
         ids = np.zeros((len(items), width), dtype=np.int64)
         targets = np.full((len(items), width), IGNORED, dtype=np.int64)
@@ -87,21 +123,42 @@ class CausalLM(Objective):
             n = len(item["input_ids"]) - 1
             ids[row, :n] = item["input_ids"][:-1]
             targets[row, :n] = item["labels"][1:]
+        more = {}
+        if "documents" in items[0]:
+            more = apart([item["documents"][:-1] for item in items], width, causal=True)
+            for row, item in enumerate(items):  # a document's first token is not to be told from the one before it
+                firsts = np.flatnonzero(np.diff(item["documents"]))
+                targets[row, firsts] = IGNORED
         rows = np.flatnonzero(targets != IGNORED)
         return {
             "input_ids": torch.from_numpy(ids),
             "rows": torch.from_numpy(rows),
             "targets": torch.from_numpy(targets.reshape(-1)[rows]),
             "tokens": sum(len(item["input_ids"]) for item in items),
+            **more,
         }
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Of the labelled positions alone: (targets, vocabulary)."""
-        with only_rows(self.network.get_output_embeddings(), batch["rows"]):
-            return self.network(input_ids=batch["input_ids"], use_cache=False).logits
+    def _filled_in(self, item: Encoded, draw: Draw) -> Encoded:
+        """Running text with the middle of some of its documents moved to their end; examples stay as they are."""
+        ids, labels = item["input_ids"], item["labels"]
+        if labels is not ids:
+            return item
+        rng = np.random.default_rng(draw)
+        parts = np.split(ids, np.flatnonzero(np.diff(documents_of(ids, self.document_tail()))) + 1)
+        moved = []
+        for part in parts:
+            head, tail = int(part[0] == self.tokenizer.bos_token_id), int(part[-1] in self.document_tail())
+            inner = part[head : len(part) - tail]
+            if rng.random() < self.fim_rate and len(inner) > 2:
+                inner = middle_last(inner, self.fim_marks, rng)
+            moved += [part[:head], inner, part[len(part) - tail :]]
+        ids = np.concatenate(moved)
+        return {"input_ids": ids, "labels": ids}
 
-    def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
-        return sum_cross_entropy(self.logits(batch), batch["targets"]), len(batch["targets"])
+    def logits(self, batch: Batch) -> Tensor:
+        more = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}
+        with only_rows(self.network.get_output_embeddings(), batch["rows"]):
+            return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 
     def prompt(self, example: dict) -> str:
         """The text that an answer follows."""

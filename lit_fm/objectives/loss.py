@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 
 @contextmanager
@@ -25,27 +23,6 @@ def only_rows(module: nn.Module, rows: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-class TokenMean(Metric):
-    """Sum of token losses over number of tokens: the same for any batch size and number of ranks."""
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        exact = torch.float32 if torch.backends.mps.is_available() else torch.float64
-        self.add_state("total", torch.zeros((), dtype=exact), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, total: Tensor, count: int) -> None:
-        self.total += total
-        self.count += count
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
 
 
 def sum_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from lit_fm.data.smallworld.corpora import CORPORA
-from lit_fm.data.smallworld.tasks import TASKS, content, split_of
+from lit_fm.data.smallworld.general import GENERAL, Writer
+from lit_fm.data.smallworld.legal import LEGAL
+from lit_fm.data.smallworld.medical import MEDICAL
+from lit_fm.data.smallworld.tasks import TASKS, split_of
 from lit_fm.nearest import did_you_mean
 
 PREFIX = "smallworld/"
 SIZES = {"train": 6000, "validation": 200, "test": 200}
+CORPORA: dict[str, list[tuple[Writer, int]]] = {"general": GENERAL, "medical": MEDICAL, "legal": LEGAL}
 
 
 def _unique(draw: Callable[[Random], Any], key: Callable[[Any], str], split: str, seed: int) -> Iterator[Any]:
@@ -37,19 +40,22 @@ def _take(items: Iterator[Any], n: int, what: str) -> list[Any]:
     return taken
 
 
-def rows(task: str, split: str, size: int | None = None, seed: int = 0) -> list[dict]:
+def rows(name: str, split: str, size: int | None = None, seed: int = 0, template: int = 0) -> list[dict]:
     """Different instruction rows of one task and split, with the fields `prompt`, `completion` and perhaps `choices`."""
-    if task not in TASKS:
-        raise ValueError(f"smallworld has no task {task!r}: {did_you_mean(task, TASKS)}")
-    items = _unique(TASKS[task], content, split, seed)
-    return _take(items, SIZES[split] if size is None else size, f"smallworld/{task} ({split})")
+    if name not in TASKS:
+        raise ValueError(f"smallworld has no task {name!r}: {did_you_mean(name, TASKS)}")
+    task = TASKS[name]
+    items = _unique(task.draw, lambda fields: task.content.format(**fields), split, seed)
+    drawn = _take(items, SIZES[split] if size is None else size, f"smallworld/{name} ({split})")
+    return [task.row(fields, template) for fields in drawn]
 
 
 def documents(corpus: str, split: str, size: int, seed: int = 0) -> list[str]:
     """Different documents of one corpus and split."""
     if corpus not in CORPORA:
         raise ValueError(f"smallworld has no corpus {corpus!r}: {did_you_mean(corpus, CORPORA)}")
-    writers, weights = zip(*CORPORA[corpus], strict=True)
+    writers = [writer for writer, _ in CORPORA[corpus]]
+    weights = [weight for _, weight in CORPORA[corpus]]
 
     def draw(rng: Random) -> str:
         return rng.choices(writers, weights)[0](rng)

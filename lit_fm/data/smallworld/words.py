@@ -34,6 +34,15 @@ BODY = "eye ear nose mouth tongue hand head foot arm leg back knee neck throat".
 SUPPLIES = "tablet capsule teaspoon drop puff suppository bottle bandage needle inhaler mask pill glove powder".split()
 AILMENTS = "pain fever cough itching nausea headache cold rash hunger thirst".split()
 PAPERS = "contract notice lease licence claim clause payment tenant landlord court party agreement".split()
+SURNAMES = (
+    "Archer Bishop Carter Dalton Fisher Gibson Hunter Irving Jordan Keller Lawson Mercer Norris Palmer Quinn Rivers Sutton "
+    "Turner Vance Walker"
+).split() + TOWNS[:10]  # some families are called like towns: only the sentence tells
+HOUSES = "Bank University Hospital Times United Motors Theatre Airways".split()
+ERRANDS = (
+    "buy bread,call the doctor,feed the cat,water the garden,post the letter,clean the kitchen,pay the rent,take the bus,"
+    "wash the car,read the contract,close the windows,bring an umbrella,return the book,walk the dog"
+).split(",")
 WEATHER = "sunny rainy windy cold warm foggy snowy stormy cloudy hot".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 SPANS = "day week month year hour minute night".split()

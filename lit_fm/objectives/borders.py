@@ -1,0 +1,90 @@
+"""Several documents in one row that do not see each other; and whether a network can do that, tried out on it.
+
+The mask is added to attention scores (a boolean one is misread by some implementations), positions begin anew.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def documents_of(ids: np.ndarray, tail: list[int]) -> np.ndarray:
+    """(tokens,) which document of a block each token belongs to, by the token that ends each."""
+    ended = np.isin(ids, tail[-1:]).cumsum()
+    return np.concatenate([[0], ended[:-1]])
+
+
+def apart(documents: list[np.ndarray], width: int, causal: bool) -> dict[str, Tensor]:
+    """`attention_mask` (batch, 1, time, time), to be added, and `position_ids` (batch, time), for rows of documents."""
+    number = np.full((len(documents), width), -1)  # padding is a document of its own: it sees itself
+    positions = np.zeros((len(documents), width), dtype=np.int64)
+    for row, of in enumerate(documents):
+        number[row, : len(of)] = of
+        starts = np.flatnonzero(np.diff(of, prepend=-1))
+        positions[row, : len(of)] = np.arange(len(of)) - np.repeat(starts, np.diff(np.append(starts, len(of))))
+    seen = number[:, :, None] == number[:, None, :]
+    if causal:
+        seen &= np.tri(width, dtype=bool)
+    mask = torch.where(torch.from_numpy(seen[:, None]), 0.0, torch.finfo(torch.float32).min)
+    return {"attention_mask": mask, "position_ids": torch.from_numpy(positions)}
+
+
+@torch.no_grad()
+def _tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
+    was_training = network.training
+    network.eval()
+    try:
+        device = next(network.parameters()).device
+        more = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in more.items()}
+        return network(input_ids=ids.to(device), **more).logits.float()
+    finally:
+        network.train(was_training)
+
+
+def _sample(network: Any, length: int) -> Tensor:
+    return torch.arange(10, 10 + length)[None] % network.config.get_text_config().vocab_size
+
+
+def _differ(one: Tensor, other: Tensor, network: Any) -> bool:
+    exact = next(network.parameters()).dtype == torch.float32
+    return bool((one - other).abs().max() > (1e-4 if exact else 2e-2) * one.std())
+
+
+def check_causal(network: Any, name: str) -> None:
+    """Refuse a network of which a token's logits change with the token that follows it.
+
+    Raises:
+        ValueError: it is none for a causal objective.
+    """
+    one = _sample(network, 8)
+    other = one.clone()
+    other[0, -1] += 3
+    before, after = (_tried(network, ids, use_cache=False)[:, :-1] for ids in (one, other))
+    if _differ(before, after, network):
+        raise ValueError(
+            f"{name} ({network.config.model_type}) sees the tokens that follow: it is no causal model. Use "
+            "MaskedLM or a head."
+        )
+
+
+def check_borders(network: Any, name: str, causal: bool) -> None:
+    """Refuse a network whose logits for two documents in a row are not those of each alone.
+
+    Raises:
+        ValueError: it would mix them.
+    """
+    ids, cut = _sample(network, 12), 5
+    more: dict[str, Any] = {"use_cache": False} if causal else {}
+    alone = torch.cat([_tried(network, part, **more) for part in (ids[:, :cut], ids[:, cut:])], dim=1)
+    documents = np.repeat([0, 1], [cut, 12 - cut])
+    try:
+        differ = _differ(alone, _tried(network, ids, **apart([documents], 12, causal), **more), network)
+    except (ValueError, TypeError, RuntimeError):  # such a mask, or positions, are not taken at all
+        differ = True
+    if differ:
+        raise ValueError(
+            f"data.borders: {name} ({network.config.model_type}) cannot keep documents of a block apart exactly: leave it "
+            "off."
+        )

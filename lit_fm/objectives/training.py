@@ -1,0 +1,144 @@
+"""How every objective steps and optimises.
+
+The loss of an optimizer step is the sum of token losses over all micro-batches of its window and all ranks, divided by
+the number of target tokens in them. Sums are back-propagated; the gradient is divided once, before the step.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lit_fm.optim import Schedule, decay_groups
+
+Batch = dict[str, Any]
+
+
+class Training(L.LightningModule, ABC):
+    """Steps over windows of micro-batches, by sums of token losses."""
+
+    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule) -> None:
+        super().__init__()
+        self.optimizer, self.schedule = optimizer, schedule
+        self.network: Any = None
+        self._window_loss: list[Tensor] = []
+        self._window_targets = self._window_tokens = 0
+        self._scale = 0.0
+
+    @abstractmethod
+    def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
+        """The sum of the losses of all targets in the batch, and their number."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Keep float buffers as exact as they are: `bf16-true` would round the rotary frequencies."""
+        exact = {n: b for n, b in self.named_buffers() if b.dtype == torch.float32}
+        super()._apply(fn, recurse)
+        for name, buffer in list(self.named_buffers()):
+            if name in exact and buffer.dtype != torch.float32:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(owner), leaf, exact[name].to(buffer.device))
+        return self
+
+    # Step.
+
+    def on_train_start(self) -> None:
+        self.network.train()  # from_pretrained gives eval mode, which Lightning would keep: no dropout in the whole fit
+        self._clock = time.perf_counter()
+        if any(p.dtype != torch.float32 for p in self.network.parameters() if p.requires_grad):
+            rank_zero_warn(
+                "weights that learn are below float32, where small updates vanish. Prefer model.dtype float32, and "
+                "trainer.precision bf16-mixed for speed."
+            )
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        self._scale = scaler.get_scale() if scaler is not None else 0.0
+        self._use_asked_rates()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        total, targets = self.token_losses(batch)
+        self._window_loss.append(total.detach())
+        self._window_targets += targets
+        self._window_tokens += batch["tokens"]
+        return total * self.trainer.accumulate_grad_batches  # Lightning divides by it
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into the mean over all targets of the window; refuse a loss that is not finite."""
+        local = torch.stack([*self._window_loss, torch.tensor(float(self._window_targets), device=self.device)])
+        sums = torch.stack([local[:-1].sum(), local[-1]])
+        total, targets = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        mean = total / targets
+        # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, (self.trainer.world_size / targets).item())
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        finite = torch.isfinite(mean) & (torch.isfinite(self._norm) | bool(self._scale))  # a scaler skips such a step
+        if not finite:
+            raise ValueError(
+                f"the loss is {mean.item()} and the gradient's norm {self._norm.item()} at optimizer step "
+                f"{self.trainer.global_step}: training stops, the weights are as before this step. Lower the rate, "
+                "set trainer.gradient_clip_val, or look at the data."
+            )
+        now = time.perf_counter()
+        speed = self._window_tokens * self.trainer.world_size / (now - self._clock)
+        self._window_loss, self._window_targets, self._window_tokens, self._clock = [], 0, 0, now
+        rate = optimizer.param_groups[0]["lr"]
+        self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
+        self.log("gradient_norm", self._norm)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm that is known already."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), gradient_clip_val, self._norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_validation_end(self) -> None:
+        self._clock = time.perf_counter()
+
+    # Optimise.
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(decay_groups(self.network))
+        # A fused optimizer would undo a scaler's scale inside its step, after norms were taken; we want it before.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        self._asked = [(group["lr"], group.get("weight_decay")) for group in optimizer.param_groups]
+        self.total_steps = total = self._optimizer_steps()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _use_asked_rates(self) -> None:
+        """A loaded checkpoint brings its own learning rate and weight decay: what was asked for now holds."""
+        optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        factor = self.schedule.factor(scheduler.last_epoch, self.total_steps)  # type: ignore[union-attr]
+        scheduler.base_lrs = [lr for lr, _ in self._asked]  # type: ignore[union-attr]
+        for group, (lr, decay) in zip(optimizer.param_groups, self._asked, strict=True):  # type: ignore[union-attr]
+            group.update({"lr": lr * factor, "initial_lr": lr}, **({} if decay is None else {"weight_decay": decay}))
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Not when a gradient scaler skipped the update: it then lowered its scale."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 0.0
+        skipped, self._scale = scale < self._scale, scale
+        if not skipped:
+            scheduler.step()
+
+    def _optimizer_steps(self) -> int:
+        """Of the whole run, from the batch plan. `trainer.estimated_stepping_batches` would drop a saved loader state."""
+        trainer: Any = self.trainer
+        ends = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if (trainer.max_epochs or -1) > 0:
+            batches, limit = trainer.datamodule.train_batches(), trainer.limit_train_batches
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+            ends.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+        if not ends:
+            raise ValueError(
+                "the run has no end, which the schedule needs: set trainer.max_steps or trainer.max_epochs."
+            )
+        return min(ends)
