@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -146,6 +147,17 @@ def _unfilled(name: str, network: Any, lacking: list[str]) -> ValueError:
         f"the weights in {zoo.resolve(name)} lack {len(lacking)} tensors that {type(network).__name__} needs, such as "
         f"{lacking[0]}: they would be random. Use a checkpoint of this architecture."
     )
+
+
+def load_vectors(name: str) -> torch.Tensor:
+    """The input embeddings of a backbone: (vocabulary, width)."""
+    network, lacking = _load(
+        name, AutoModel, "float32", False, load_config(name)
+    )  # a pooler, which some lack, is not asked for
+    vectors = network.get_input_embeddings().weight
+    if any(network.get_parameter(key) is vectors for key in lacking):
+        raise _unfilled(name, network, lacking)
+    return vectors  # type: ignore[return-value]
 
 
 def _tried(load: Any, name: str, *args: Any, **kwargs: Any) -> Any:

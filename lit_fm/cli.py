@@ -3,6 +3,7 @@
 Nothing heavy is imported before a verb needs it. Errors that a person can mend are one short message.
 """
 
+import inspect
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +29,12 @@ FUNCTIONS = {
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
     ),
-    "train-tokenizer": ("lit_fm.data.tokenizer:train_tokenizer", "make a tokenizer from text"),
+    "train-tokenizer": (
+        "lit_fm.data.tokenizer:train_tokenizer",
+        "make a tokenizer from text: BPE, WordPiece or Unigram",
+    ),
+    "tokens": ("lit_fm.tokens:tokens", 'what a backbone makes of a text: pieces, ids, vectors (tokens "The teacher.")'),
+    "zoo": ("lit_fm.zoo:zoo", "the model zoo: zoo list, zoo show NAME"),
 }
 HELP = f"""lit_fm {__version__}: pre-train and fine-tune foundation models.
 
@@ -117,7 +124,15 @@ def run_function(verb: str, args: list[str]) -> None:
     function = getattr(import_module(module), name)
     parser = Parser(prog=f"lit_fm {verb}", description=FUNCTIONS[verb][1], allow_abbrev=False)
     parser.add_function_arguments(function, fail_untyped=False)
-    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+    function(**parser.instantiate_classes(parser.parse_args(_named(args, function))).as_dict())
+
+
+def _named(args: list[str], function: Any) -> list[str]:
+    """Words before the first option are the function's parameters in their order."""
+    words = list(takewhile(lambda arg: not arg.startswith("--"), args))
+    parameters = list(inspect.signature(function).parameters)[: len(words)]
+    named = [part for name, word in zip(parameters, words, strict=False) for part in (f"--{name}", word)]
+    return [*named, *args[len(parameters) :]]
 
 
 def run_trainer(verb: str, args: list[str]) -> None:

@@ -86,6 +86,7 @@ class Run(L.Callback):
     # Fit.
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.check()  # before the first score
         if trainer.is_global_zero:
             _write_json(self.folder / "run.json", provenance(trainer))
             for logger in trainer.loggers:

@@ -1,6 +1,8 @@
 """The model zoo: one folder a card, in Hugging Face's own format, and what the name of a backbone stands for."""
 
+import json
 from pathlib import Path
+from typing import Literal
 
 from lit_fm import SHARE
 from lit_fm.nearest import did_you_mean
@@ -38,3 +40,47 @@ def unknown(name: str) -> str:
         f"no backbone {name!r}: it is no folder, no zoo entry ({', '.join(entries())}), and Hugging Face did not give it "
         "(no such id, no network, or a gated model: `hf auth login`)."
     )
+
+
+def zoo(action: Literal["list", "show"] = "list", name: str | None = None) -> None:
+    """The model zoo: what is in it, or one card.
+
+    Args:
+        action: `list` the entries, or `show` the card of one.
+        name: of the entry to show.
+
+    Raises:
+        ValueError: no such entry.
+    """
+    known = entries()
+    if action == "show":
+        if name not in known:
+            raise ValueError(f"zoo show: there is no entry {name!r}: {did_you_mean(name or '', known)}")
+        print(card(known[name]))
+        return
+    if name is not None:
+        raise ValueError(f"zoo list takes no name, got {name!r}: zoo show {name} shows its card.")
+    width = max(map(len, known), default=0)
+    for entry, folder in known.items():
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        made = (config.get("architectures") or [config["model_type"]])[0]
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        size = f"{weights / 1e6:.1f} MB of weights" if weights else "no weights here"
+        print(f"{entry:<{width}}  {made:<28} {size:<20} {summary(folder)}")
+    print(f"\nA folder with config.json (and README.md, weights, a tokenizer) in {SHARE / 'zoo'} is an entry.")
+
+
+def card(folder: Path) -> str:
+    """The card's text, without its machine-readable head."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return f"{folder.name} has no card: write {path}."
+    text = path.read_text(encoding="utf-8")
+    return text.split("\n---\n", 1)[1].strip() if text.startswith("---\n") and "\n---\n" in text else text.strip()
+
+
+def summary(folder: Path) -> str:
+    """The first paragraph under the title of a card."""
+    paragraphs = [part.strip() for part in card(folder).split("\n\n")]
+    found = next((part for part in paragraphs if part and not part.startswith("#")), "")
+    return " ".join(found.split())

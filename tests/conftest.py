@@ -20,18 +20,20 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_backbone(tmp_path_factory):
-    """Make a folder with a random network of a transformers configuration, and tiny-clm's tokenizer."""
+    """Make a folder with a random network of a transformers configuration, and a zoo entry's tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
     from lit_fm.backbone import load_tokenizer
 
-    def make(name, config, dtype=torch.float32):
-        folder = tmp_path_factory.getbasetemp() / f"backbone-{name}"
+    classes = {"tiny-clm": AutoModelForCausalLM, "tiny-mlm": AutoModelForMaskedLM, "tiny-t5": AutoModelForSeq2SeqLM}
+
+    def make(name, config, dtype=torch.float32, tokenizer="tiny-clm"):
+        folder = tmp_path_factory.getbasetemp() / f"backbone-{name}-{tokenizer}"
         if not folder.exists():
             torch.manual_seed(0)
-            AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder)
-            load_tokenizer("tiny-clm").save_pretrained(folder)
+            classes[tokenizer].from_config(config).to(dtype).save_pretrained(folder)
+            load_tokenizer(tokenizer).save_pretrained(folder)
         return str(folder)
 
     return make
@@ -70,6 +72,45 @@ def causal_configs():
         "opt": OPTConfig(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0, max_position_embeddings=512, **size, **ids),
         "bloom": BloomConfig(hidden_size=32, n_layer=2, n_head=4, **ids),
         "neox": GPTNeoXConfig(**size, **deep, **ids),
+    }
+
+
+def masked_configs():
+    """Of encoders, by name; without dropout."""
+    from transformers import BertConfig, ModernBertConfig, RobertaConfig
+
+    size = {
+        "vocab_size": 2048,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pad_token_id": 0}
+    modern = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    return {
+        "bert": BertConfig(**size, **still, initializer_range=0.2),
+        "roberta": RobertaConfig(
+            **size, **{**still, "pad_token_id": 0}, max_position_embeddings=513, initializer_range=0.2
+        ),
+        "modernbert": ModernBertConfig(**size, **modern, max_position_embeddings=512, reference_compile=False),
+    }
+
+
+def seq2seq_configs():
+    """Of encoder-decoders, by name; without dropout."""
+    from transformers import BartConfig, T5Config
+
+    ids = {"vocab_size": 2048, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    deep = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    thin = {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": 0.0, "max_position_embeddings": 512}
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+    return {
+        "t5": T5Config(**ids, **t5),
+        "t5-v1.1": T5Config(
+            **ids, **t5, feed_forward_proj="gated-gelu", tie_word_embeddings=False, initializer_factor=0.3
+        ),
+        "bart": BartConfig(**ids, **deep, **thin, d_model=32, bos_token_id=1, forced_eos_token_id=1, init_std=0.2),
     }
 
 

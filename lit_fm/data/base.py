@@ -42,7 +42,8 @@ class ObjectiveData(L.LightningDataModule):
     max_new_tokens = 128
     has_answers = False
     """Whether `examples(split)` gives prompts with right answers."""
-    borders = False
+    bordered = 0
+    """Tokens in a block whose documents must not see each other; 0 where that is not asked for."""
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()

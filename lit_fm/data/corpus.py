@@ -109,6 +109,10 @@ class TextCorpus(ObjectiveData):
         self.borders, self.column, self.held_out = borders, column, held_out
         self._stores: dict[str, TokenStore] = {}
 
+    @property
+    def bordered(self) -> int:  # type: ignore[override]
+        return self.block_size if self.borders else 0
+
     # Documents to tokens, once, on disk.
 
     def documents_by_split(self, source: str) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Make a tokenizer from text: BPE, WordPiece or Unigram, with the special tokens of its family."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -45,8 +46,6 @@ def train_tokenizer(
         documents: how many smallworld makes.
         extra_tokens: further special tokens, such as those of fill-in-the-middle.
     """
-    from transformers import PreTrainedTokenizerFast
-
     from lit_fm.data.documents import documents as read
     from lit_fm.nearest import did_you_mean
 
@@ -70,22 +69,22 @@ def train_tokenizer(
             yield text
 
     made = _TRAINERS[kind](texts(), vocab_size, special, roles.get("unk"))
-    _put_around(made, around, special)
-    tokenizer = PreTrainedTokenizerFast(
+    _save(made, out, around, roles, [*sentinels, *(extra_tokens or ())])
+    print(f"{made.get_vocab_size():,} tokens ({kind}, {family}) from {seen:,} texts, written to {out}")
+
+
+def _save(made: Any, out: str, around: str, roles: dict[str, str], more: list[str]) -> None:
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    named = [(token, made.token_to_id(token)) for token in around.split() if token in roles.values()]
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=named)
+    PreTrainedTokenizerFast(
         tokenizer_object=made,
         clean_up_tokenization_spaces=False,
-        additional_special_tokens=[*sentinels, *(extra_tokens or ())],
+        additional_special_tokens=more,
         **{f"{role}_token": token for role, token in roles.items()},
-    )
-    tokenizer.save_pretrained(out)
-    print(f"{len(tokenizer):,} tokens ({kind}, {family}) from {seen:,} texts, written to {out}")
-
-
-def _put_around(made: Any, around: str, special: list[str]) -> None:
-    from tokenizers import processors
-
-    named = [(token, made.token_to_id(token)) for token in around.split() if token in special]
-    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=named)
+    ).save_pretrained(out)
 
 
 def _bpe(texts: Iterator[str], size: int, special: list[str], unknown: str | None) -> Any:
@@ -137,8 +136,6 @@ def _unigram(texts: Iterator[str], size: int, special: list[str], unknown: str |
         texts,
         trainers.UnigramTrainer(vocab_size=size - 256, special_tokens=names, unk_token=unknown, show_progress=False),
     )
-    import json
-
     learnt = json.loads(draft.to_str())["model"]["vocab"]
     worst = min(score for _, score in learnt)
     pieces = [(piece, score) for piece, score in learnt] + [(f"<0x{byte:02X}>", worst - 10) for byte in range(256)]

@@ -140,9 +140,17 @@ class Objective(Training, ABC):
 
     # Evaluate.
 
+    def check(self) -> None:
+        """Try out what a setting asks of the network, before anything is learnt.
+
+        Raises:
+            ValueError: it cannot do it.
+        """
+        if isinstance(self._data, ObjectiveData) and (length := self._data.bordered):
+            check_borders(self.network, self.backbone, self.reads_all, length)
+
     def on_fit_start(self) -> None:
-        if isinstance(self._data, ObjectiveData) and self._data.borders:
-            check_borders(self.network, self.backbone, self.reads_all)
+        self.check()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._add(batch, "validation", dataloader_idx)

@@ -16,7 +16,7 @@ def documents_of(ids: np.ndarray, tail: list[int]) -> np.ndarray:
     return np.concatenate([[0], ended[:-1]])
 
 
-def apart(documents: list[np.ndarray], width: int, causal: bool) -> dict[str, Tensor]:
+def apart(documents: list[np.ndarray], width: int, causal: bool, first: int = 0) -> dict[str, Tensor]:
     """`attention_mask` (batch, 1, time, time), to be added, and `position_ids` (batch, time), for rows of documents."""
     number = np.full((len(documents), width), -1)  # padding is a document of its own: it sees itself
     positions = np.zeros((len(documents), width), dtype=np.int64)
@@ -28,7 +28,13 @@ def apart(documents: list[np.ndarray], width: int, causal: bool) -> dict[str, Te
     if causal:
         seen &= np.tri(width, dtype=bool)
     mask = torch.where(torch.from_numpy(seen[:, None]), 0.0, torch.finfo(torch.float32).min)
-    return {"attention_mask": mask, "position_ids": torch.from_numpy(positions)}
+    return {"attention_mask": mask, "position_ids": torch.from_numpy(positions + first)}
+
+
+def first_position(network: Any) -> int:
+    """The number of the first position: RoBERTa and its kin count from behind that of padding."""
+    tables = (m for name, m in network.named_modules() if name.endswith("position_embeddings"))
+    return next((table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), 0)
 
 
 @torch.no_grad()
@@ -69,18 +75,19 @@ def check_causal(network: Any, name: str) -> None:
         )
 
 
-def check_borders(network: Any, name: str, causal: bool) -> None:
-    """Refuse a network whose logits for two documents in a row are not those of each alone.
+def check_borders(network: Any, name: str, causal: bool, length: int) -> None:
+    """Refuse a network whose logits for two documents in a block of this length are not those of each alone.
 
     Raises:
         ValueError: it would mix them.
     """
-    ids, cut = _sample(network, 12), 5
+    ids, cut = _sample(network, max(length, 2)), max(1, length // 3)
     more: dict[str, Any] = {"use_cache": False} if causal else {}
     alone = torch.cat([_tried(network, part, **more) for part in (ids[:, :cut], ids[:, cut:])], dim=1)
-    documents = np.repeat([0, 1], [cut, 12 - cut])
+    documents = np.repeat([0, 1], [cut, ids.shape[1] - cut])
+    packed = apart([documents], ids.shape[1], causal, first_position(network))
     try:
-        differ = _differ(alone, _tried(network, ids, **apart([documents], 12, causal), **more), network)
+        differ = _differ(alone, _tried(network, ids, **packed, **more), network)
     except (ValueError, TypeError, RuntimeError):  # such a mask, or positions, are not taken at all
         differ = True
     if differ:

@@ -45,9 +45,9 @@ class CausalLM(Objective):
             raise ValueError(f"fim_rate is {fim_rate}, expected a share of documents in 0..1: correct it.")
         self.fim_rate, self.fim_tokens = fim_rate, fim_tokens
 
-    def on_fit_start(self) -> None:
+    def check(self) -> None:
         check_causal(self.network, self.backbone)
-        super().on_fit_start()
+        super().check()
 
     @cached_property
     def fim_marks(self) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from lit_fm.data.pieces import Pieces
 from lit_fm.data.segments import SegmentEncoder, Segments
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.objectives.base import Batch, Objective
-from lit_fm.objectives.borders import apart, documents_of
+from lit_fm.objectives.borders import apart, documents_of, first_position
 from lit_fm.objectives.loss import only_rows
 from lit_fm.objectives.noise import chosen_tokens
 
@@ -171,7 +171,7 @@ class MaskedLM(Objective):
             mask[row, :n] = 1
         more: dict[str, Any] = {"attention_mask": torch.from_numpy(mask)}
         if "documents" in items[0]:
-            more = apart([item["documents"] for item in items], width, causal=False)
+            more = apart([item["documents"] for item in items], width, False, first_position(self.network))
         rows = np.flatnonzero(targets != IGNORED)
         return {
             "input_ids": torch.from_numpy(ids),

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from lit_fm.backbone import decoder_start
+from lit_fm.data.base import ObjectiveData
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import chat_text, prompt_text
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
@@ -59,6 +60,10 @@ class Seq2Seq(Objective):
         if borders:
             raise ValueError("data.borders: an encoder-decoder cannot keep documents of a block apart: leave it off.")
         return {"input_ids": ids}
+
+    def check(self) -> None:
+        if isinstance(self._data, ObjectiveData) and self._data.bordered:
+            self.block(np.zeros(1, int), borders=True)
 
     # Examples.
 
