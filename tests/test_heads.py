@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lit_fm import LoRA, SequenceClassification, TokenClassification
 from lit_fm.data import smallworld
 from lit_fm.data.tokens import IGNORED
-from lit_fm.evaluate.entities import EntityF1, entities
+from lit_fm.evaluate.entities import EntityF1, entities, entity_f1
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 XLNET = {"vocab_size": 2048, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "dropout": 0.0, "pad_token_id": 0}
@@ -115,9 +115,9 @@ def test_the_loss_of_tags_is_that_of_transformers(make_backbone, name):
 def test_entity_f1_is_that_of_seqeval(sentences):
     guessed, right = ([[pair[side] for pair in words] for words in sentences] for side in (0, 1))
     if any(entities(tags) for tags in (*guessed, *right)):
-        assert EntityF1.of(guessed, right) == pytest.approx(f1_score(right, guessed))
+        assert entity_f1(guessed, right) == pytest.approx(f1_score(right, guessed))
     else:
-        assert EntityF1.of(guessed, right) == 0
+        assert entity_f1(guessed, right) == 0
 
 
 def test_entity_f1_over_batches_is_that_over_all():

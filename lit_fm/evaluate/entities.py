@@ -29,6 +29,13 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return found
 
 
+def entity_f1(predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> float:
+    """Of tags as text, sentence by sentence."""
+    pairs = [(entities(guess), entities(right)) for guess, right in zip(predictions, targets, strict=True)]
+    named = sum(len(guessed) + len(given) for guessed, given in pairs)
+    return 2 * sum(len(guessed & given) for guessed, given in pairs) / max(1, named)
+
+
 class EntityF1(Metric):
     """Micro-averaged F1 over the entities of all sentences.
 
@@ -41,9 +48,9 @@ class EntityF1(Metric):
     guessed: Tensor
     given: Tensor
 
-    def __init__(self, labels: list[str] | None = None) -> None:
+    def __init__(self, labels: list[str]) -> None:
         super().__init__()
-        self.labels = labels or []
+        self.labels = labels
         for state in ("right", "guessed", "given"):
             self.add_state(state, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
@@ -52,22 +59,10 @@ class EntityF1(Metric):
         rows: Any = zip(sentences.tolist(), predictions.tolist(), targets.tolist(), strict=True)
         for _, words in groupby(rows, key=lambda row: row[0]):
             tags = [(self.labels[guess], self.labels[right]) for _, guess, right in words]
-            self.add([guess for guess, _ in tags], [right for _, right in tags])
-
-    def add(self, predictions: Sequence[str], targets: Sequence[str]) -> None:
-        """Count the entities of one sentence."""
-        guessed, given = entities(predictions), entities(targets)
-        self.right += len(guessed & given)
-        self.guessed += len(guessed)
-        self.given += len(given)
+            guessed, given = entities([guess for guess, _ in tags]), entities([right for _, right in tags])
+            self.right += len(guessed & given)
+            self.guessed += len(guessed)
+            self.given += len(given)
 
     def compute(self) -> Tensor:
         return 2 * self.right / (self.guessed + self.given).clamp(min=1)
-
-    @classmethod
-    def of(cls, predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> float:
-        """Of tags as text, sentence by sentence."""
-        metric = cls()
-        for guess, right in zip(predictions, targets, strict=True):
-            metric.add(guess, right)
-        return float(metric.compute())

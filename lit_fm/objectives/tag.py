@@ -10,7 +10,7 @@ from transformers import AutoModelForTokenClassification
 
 from lit_fm.backbone import context_length
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
-from lit_fm.evaluate.entities import EntityF1, are_entity_tags
+from lit_fm.evaluate.entities import EntityF1, are_entity_tags, entity_f1
 from lit_fm.objectives.base import Batch
 from lit_fm.objectives.classify import Head, agreement
 
@@ -25,7 +25,7 @@ class TokenClassification(Head):
         return [str(tag) for tag in example.get("tags", ())]
 
     def metrics(self) -> dict[str, Any]:
-        more = {"entity_f1": EntityF1(self.labels)} if are_entity_tags(self.labels or []) else {}
+        more = {"entity_f1": EntityF1(self.labels)} if self.labels and are_entity_tags(self.labels) else {}
         return {**super().metrics(), **more}
 
     def prompt(self, example: dict) -> str:
@@ -114,5 +114,5 @@ class TokenClassification(Head):
         guessed, right = [text.split() for text in predictions], [text.split() for text in answers]
         found = agreement([t for tags in guessed for t in tags], [t for tags in right for t in tags])
         if are_entity_tags(self.labels or []):
-            found["entity_f1"] = EntityF1.of(guessed, right)
+            found["entity_f1"] = entity_f1(guessed, right)
         return found
