@@ -167,6 +167,35 @@ if trainer.global_rank == 0:
 """
 
 
+DROPOUT = """
+import sys, torch
+sys.path[:0] = [{tests!r}, {root!r}]
+import lightning as L, test_loss_and_gradients as t
+made = t.objective({backbone!r})
+class Dropped(t.Fixed):
+    def train_dataloader(self):
+        return t.DataLoader([made.collate(t.ragged_items()[:2])] * 2, batch_size=None)
+drawn, plain = [], made.token_losses
+def recording(batch):
+    drawn.append(torch.nn.functional.dropout(torch.ones(64)).nonzero().flatten().tolist())
+    return plain(batch)
+made.token_losses = recording
+trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False, use_distributed_sampler=False,
+                    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+trainer.fit(made, datamodule=Dropped([None] * 2))
+open({out!r} + str(trainer.global_rank), "w").write(str(drawn))
+"""
+
+
+def test_two_ranks_drop_out_different_things(llama, tmp_path):
+    script, out = tmp_path / "two.py", tmp_path / "drawn"
+    script.write_text(DROPOUT.format(tests=str(ROOT / "tests"), root=str(ROOT), backbone=llama, out=str(out)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env={**os.environ}, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = ((tmp_path / f"drawn{rank}").read_text() for rank in (0, 1))
+    assert one != two
+
+
 def test_two_ranks_with_ragged_targets_give_the_weights_of_one(llama, tmp_path):
     script, out = tmp_path / "two.py", tmp_path / "two.pt"
     script.write_text(TWO_RANKS.format(tests=str(ROOT / "tests"), root=str(ROOT), backbone=llama, out=str(out)))

@@ -117,8 +117,12 @@ def _read_json(path: Path) -> Iterator[Any]:
         if text.lstrip().startswith("{") and "\n" in text.strip() and error.msg == "Extra data":
             return _read_jsonl(path)  # JSON lines under another name
         raise ValueError(f"{path}, line {error.lineno} is not JSON: {error.msg}.") from error
+    if isinstance(content, dict) and content and all(isinstance(row, dict) for row in content.values()):
+        return iter([{"id": name, **row} for name, row in content.items()])  # rows by their names
     if not isinstance(content, list):
-        raise ValueError(f"{path} holds one {type(content).__name__}, not a list of rows: use a list, or JSON lines.")
+        raise ValueError(
+            f"{path} holds one {type(content).__name__}, no rows: use a list, an object of rows by name, or JSON lines."
+        )
     return iter(content)
 
 

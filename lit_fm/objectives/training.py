@@ -57,6 +57,8 @@ class Training(L.LightningModule, ABC):
             )
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self._scale = scaler.get_scale() if scaler is not None else 0.0
+        if self.global_rank:  # the weights are the same on all ranks by now, what is dropped out must not be
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
         self._use_asked_rates()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
