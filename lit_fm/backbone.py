@@ -164,6 +164,11 @@ def _tried(load: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return load(*args, **kwargs)
     except Exception as error:  # of safetensors, transformers, pickle: a person cannot know which
+        if "Unrecognized configuration class" in str(error):
+            kind, wanted = load_config(name).model_type, load.__self__.__name__.removeprefix("AutoModel")
+            raise ValueError(
+                f"the backbone {name!r} is a {kind}, which does not come {wanted}: choose another objective or backbone."
+            ) from error
         raise ValueError(f"the backbone {name!r} cannot be loaded: {first_line(error)}") from error
 
 

@@ -49,14 +49,24 @@ def _cause(key: str, owner: str | None, found: re.Match, parser: Any) -> str:
     if option := found["option"]:
         if not owner:
             return f"there is no key {option!r}: {did_you_mean(option, _options(parser))}"
-        module, _, name = owner.rpartition(".")
-        known = inspect.signature(getattr(import_module(module), name)).parameters
-        return f"{key}.{option}: there is no such setting: {did_you_mean(option, known)}"
+        return f"{key}.{option}: there is no such setting: {did_you_mean(option, _settings(owner))}"
     if wrong := found["name"] or (found["missing"] and owner):
         return f"{key}: there is no class {wrong!r}: {did_you_mean(wrong.rpartition('.')[2], _PUBLIC)}"
     kind = re.sub(r"<class '([^']+)'>|typing\.Literal\[(.*)\]", lambda m: m[1] or f"one of {m[2]}", found["expected"])
     expected, _, value = kind.partition(". Got value: ")
     return f"{key}: expected {re.sub('^Expected an? ', '', expected)}, got {value!r}. Correct it."
+
+
+def _settings(path: str) -> list[str]:
+    """What a class takes, by its import path; with what it hands on to the classes that it builds on."""
+    module, _, name = path.rpartition(".")
+    found: list[str] = []
+    for owner in getattr(getattr(import_module(module), name), "__mro__", ()):
+        if owner.__module__.split(".")[0] in ("torch", "lightning", "builtins"):
+            continue
+        parameters = inspect.signature(owner.__init__).parameters.values()
+        found += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "self"]
+    return [*dict.fromkeys(found)]
 
 
 def _options(parser: Any) -> list[str]:

@@ -108,7 +108,7 @@ class Run(L.Callback):
             if isinstance(logger, Guarded) and rows:
                 logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
                 logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
-        show_summary(self.folder, summary)
+        show_summary(self.folder, summary, pl_module.writes)
 
     def _summary(self, trainer: Any, objective: Any) -> dict[str, Any]:
         learns = sum(p.numel() for p in objective.network.parameters() if p.requires_grad)

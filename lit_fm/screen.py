@@ -87,7 +87,7 @@ def show_learnable(objective: Any) -> None:
     )
 
 
-def show_summary(folder: Path, summary: dict[str, Any]) -> None:
+def show_summary(folder: Path, summary: dict[str, Any], writes: bool) -> None:
     """What came of a run: score before and after, some answers, cost, and what to type next."""
     if summary["generations"]:
         table = Table("prompt", "answer", "right answer", title="Some answers on the test split")
@@ -114,7 +114,8 @@ def show_summary(folder: Path, summary: dict[str, Any]) -> None:
     console.print(table)
     asked = [row["prompt"].rstrip("\n") for row in summary["generations"]]
     verbs = [f"test --run {folder}"]
-    verbs += [f"predict --run {folder}", f"generate --model {folder} --prompt {_quoted(asked[0])}"] if asked else []
+    verbs += [f"predict --run {folder}"] if asked else []
+    verbs += [f"generate --model {folder} --prompt {_quoted(asked[0])}"] if asked and writes else []
     console.print("Next:", style="bold")
     for verb in verbs:
         console.print(f"  {_python()} -m lit_fm {verb}", markup=False, soft_wrap=True)

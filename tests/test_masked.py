@@ -258,3 +258,17 @@ def test_roberta_s_positions_leave_room_for_those_of_padding():
     from lit_fm.backbone import context_length
 
     assert context_length(masked_configs()["roberta"]) == 512
+
+
+def test_words_stand_for_answers_and_an_answer_that_is_none_of_the_choices_is_refused(tmp_path):
+    from lit_fm import InstructionData
+
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"text {i}", "completion": i % 2}) + "\n" for i in range(40)))
+    data = InstructionData(str(path), choices={"0": "terrible", "1": "great"})
+    train = data.examples("train")
+    assert {e["completion"] for e in train} == {"terrible", "great"}
+    assert all(e["choices"] == ["terrible", "great"] for e in train)
+    assert {e["prompt"].split()[1]: e["completion"] for e in train}["3"] == "great"
+    with pytest.raises(ValueError, match=r"row 2: the answer '1' is none of the choices \['0'\]"):
+        InstructionData(str(path), choices=["0"]).examples("train")

@@ -24,7 +24,8 @@ class InstructionData(ObjectiveData):
         validation_share, test_share: how much of the rows is cut off.
         columns: which of your fields is `prompt`, `completion` (or another field of a known kind).
         template: Jinja over the fields of a row, `|||` between prompt and answer, instead of a known kind.
-        choices: the possible answers, for rows that do not bring their own; masked models choose among them.
+        choices: the possible answers, for rows that do not bring their own; masked models choose among them. As a
+            mapping, the words that stand for them (verbalizers): `{"0": terrible, "1": great}`.
         rows: learn from at most so many, drawn by `seed`; also how many smallworld makes.
         max_length: in tokens; as long as the backbone takes, up to 1,024, where nothing is said. A longer prompt
             loses its left, an answer that does not fit drops the row; both are counted and shown.
@@ -42,7 +43,7 @@ class InstructionData(ObjectiveData):
         test_share: float = 0.1,
         columns: dict[str, str] | None = None,
         template: str | None = None,
-        choices: list[str] | None = None,
+        choices: list[str] | dict[str, str] | None = None,
         rows: int | None = None,
         max_length: int | None = None,
         max_new_tokens: int = 128,
@@ -70,11 +71,26 @@ class InstructionData(ObjectiveData):
         for split, rows in read(source, self.rows, self.seed).items():
             kind, made[split] = examples(rows, self.template, self.columns, answered)
             self._kinds.add(kind)
-            if self.choices:
-                made[split] = [{"choices": self.choices, **example} for example in made[split]]
+            made[split] = [self._chosen(example, number) for number, example in enumerate(made[split], 1)]
         if not any(made.values()):
             raise ValueError(f"data.source: {source} has no rows.")
         return made
+
+    def _chosen(self, example: dict, number: int) -> dict:
+        """An example with its choices, by the words that stand for them.
+
+        Raises:
+            ValueError: its answer is none of them.
+        """
+        choices = example.get("choices") or self.choices
+        answer = example.get("completion", "").strip()
+        if not choices or "messages" in example:
+            return example
+        if answer and answer not in [str(choice) for choice in choices]:
+            raise ValueError(f"row {number}: the answer {answer!r} is none of the choices {list(choices)}: correct it.")
+        if isinstance(choices, dict):
+            return {**example, "completion": choices.get(answer, ""), "choices": list(choices.values())}
+        return {**example, "choices": choices}
 
     def _given(self, split: str, answered: bool = True) -> Rows | None:
         """Examples of a file of its own: of its split of that name, where it has several."""

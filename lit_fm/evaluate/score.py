@@ -55,6 +55,10 @@ class Score(L.Callback):
             return measure(trainer, objective, "test")
         chosen, longest = self._chosen(trainer, objective)
         if not chosen:
+            if trainer.is_global_zero:
+                console.print(
+                    f"Nothing is scored: no test example has an answer that {type(objective).__name__} can give."
+                )
             return {}
         if trainer.is_global_zero:
             out = f", {self.too_long} left out: longer than {self.longest} tokens" if self.too_long else ""

@@ -28,6 +28,8 @@ class Head(Objective):
     """
 
     writes = False
+    rows = "a class as the answer"
+    """What rows must hold."""
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class Head(Objective):
         if not 2 <= len(self.labels) <= MOST_LABELS:
             raise ValueError(
                 f"the training rows name {len(self.labels)} classes (such as {self.labels[:2]}), expected 2 to "
-                f"{MOST_LABELS}: give rows with classes as answers, or name them: model.labels."
+                f"{MOST_LABELS}: give rows with {self.rows}, or name them: model.labels."
             )
 
     @property

@@ -20,6 +20,7 @@ class TokenClassification(Head):
 
     auto_class = AutoModelForTokenClassification
     task_type = "TOKEN_CLS"
+    rows = "tokens and tags, two lists of one length"
 
     def labels_of(self, example: dict) -> list[str]:
         return [str(tag) for tag in example.get("tags", ())]
