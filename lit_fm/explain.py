@@ -61,8 +61,9 @@ def _settings(path: str) -> list[str]:
     """What a class takes, by its import path; with what it hands on to the classes that it builds on."""
     module, _, name = path.rpartition(".")
     found: list[str] = []
-    for owner in getattr(getattr(import_module(module), name), "__mro__", ()):
-        if owner.__module__.split(".")[0] in ("torch", "lightning", "builtins"):
+    made = getattr(import_module(module), name)
+    for owner in getattr(made, "__mro__", ()):
+        if owner is not made and owner.__module__.split(".")[0] in ("torch", "lightning", "builtins"):
             continue
         parameters = inspect.signature(owner.__init__).parameters.values()
         found += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "self"]
