@@ -137,9 +137,9 @@ def _load(name: str, auto_class: Any, dtype: str, from_scratch: bool, config: An
         return _tried(auto_class.from_config, name, config, dtype=DTYPES[dtype]).train(), []
     if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
         raise ValueError(f"{path} holds no weights: set `model.from_scratch: true`, or give a folder that has some.")
-    more = {"config": config, "dtype": DTYPES[dtype], "output_loading_info": True}
+    more = {"config": config, "dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
     network, info = _tried(auto_class.from_pretrained, name, path, **more)
-    return network.train(), sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    return network.train(), sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
 
 
 def _unfilled(name: str, network: Any, lacking: list[str]) -> ValueError:
@@ -188,7 +188,10 @@ def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedToke
         return load_network(str(folder), writer_class(str(folder)), dtype), load_tokenizer(str(folder))
     from peft import PeftConfig, PeftModel
 
-    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    tuned = PeftConfig.from_pretrained(str(folder))
+    if tuned.task_type in ("SEQ_CLS", "TOKEN_CLS"):
+        raise ValueError(f"{name} tells classes apart and writes no text: `predict --run` names them.")
+    base = tuned.base_model_name_or_path
     network = PeftModel.from_pretrained(load_network(base, writer_class(base), dtype), str(folder))
     return network, load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
 

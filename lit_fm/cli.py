@@ -192,4 +192,14 @@ def _run_arguments(folder: Path) -> list[str]:
     }
     if not steps:
         raise FileNotFoundError(f"--run {folder}: this run has no checkpoint yet.")
-    return ["--config", str(folder / "config.yaml"), "--run.folder", str(folder), "--ckpt_path", str(steps[max(steps)])]
+    args = [
+        "--config",
+        str(folder / "config.yaml"),
+        "--run.folder",
+        str(folder),
+        "--ckpt_path",
+        str(steps[max(steps)]),
+    ]
+    for labels in folder.glob("*/labels.json"):  # the classes that the head was trained for, whatever the data is now
+        args += ["--model.labels", labels.read_text(encoding="utf-8").strip()]
+    return args

@@ -94,6 +94,8 @@ class Run(L.Callback):
             console.print(f"Run folder: {self.folder}")
             show_data(trainer.datamodule.report)
             show_learnable(pl_module)
+            if text := pl_module.about():
+                console.print(text)
         self.begun = True
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:

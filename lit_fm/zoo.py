@@ -54,8 +54,10 @@ def zoo(action: Literal["list", "show"] = "list", name: str | None = None) -> No
     """
     known = entries()
     if action == "show":
+        if name is None:
+            raise ValueError(f"zoo show needs the name of an entry: one of {', '.join(known)}.")
         if name not in known:
-            raise ValueError(f"zoo show: there is no entry {name!r}: {did_you_mean(name or '', known)}")
+            raise ValueError(f"zoo show: there is no entry {name!r}: {did_you_mean(name, known)}")
         print(card(known[name]))
         return
     if name is not None:

@@ -24,7 +24,7 @@ from lit_fm.objectives.borders import apart, check_borders, documents_of
 def test_a_line_without_end_is_parted_and_loses_nothing(tmp_path):
     text = "word " * (LONGEST // 2)
     (tmp_path / "a.txt").write_text(text + "\n\nsecond\n\n" + "x" * (LONGEST + 7))
-    parts = list(documents(str(tmp_path / "a.txt"), ""))
+    parts = list(documents(str(tmp_path / "a.txt"))["train"]())
     assert "".join(parts) == text + "second" + "x" * (LONGEST + 7)
     assert max(map(len, parts)) <= 2 * LONGEST
     assert len(parts) >= 5
@@ -35,7 +35,32 @@ def test_a_folder_s_files_are_read_in_order(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
     (tmp_path / "c.csv").write_text("text\nfour\n")
     (tmp_path / "left.bin").write_bytes(b"\xff")
-    assert list(documents(str(tmp_path), "")) == ["one", "two", "three", "four"]
+    assert list(documents(str(tmp_path))["train"]()) == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb\n\nc", ["a\nb", "c"]),
+        ("a\n \t\nb\n\n\n  c\n", ["a", "b", "  c\n"]),
+        ("one\ntwo\nthree\n", ["one", "two", "three\n"]),  # no empty line: a line is a document
+    ],
+)
+def test_empty_lines_part_documents_and_lines_where_there_are_none(tmp_path, text, expected):
+    (tmp_path / "a.txt").write_text(text)
+    assert list(documents(str(tmp_path / "a.txt"))["train"]()) == expected
+
+
+def test_files_named_by_splits_are_those_splits_and_only_what_lacks_is_held_out(tmp_path):
+    for split, count in (("train", 40), ("validation", 5)):
+        rows = [json.dumps({"text": f"{split} {i}"}) + "\n" for i in range(count)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(rows))
+    found = list(TextCorpus(str(tmp_path), held_out=3).documents_by_split(str(tmp_path)))
+    assert [sum(split == name for split, _ in found) for name in ("train", "validation", "test")] == [37, 5, 3]
+    assert all(text.startswith("validation") == (split == "validation") for split, text in found)
+    (tmp_path / "other.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"which split is other\.txt"):
+        documents(str(tmp_path))
 
 
 def test_parquet_and_hugging_face_give_documents(tmp_path):
@@ -43,12 +68,12 @@ def test_parquet_and_hugging_face_give_documents(tmp_path):
 
     rows = Dataset.from_dict({"body": [f"document {i}" for i in range(30)]})
     rows.to_parquet(tmp_path / "a.parquet")
-    assert list(documents(str(tmp_path / "a.parquet"), "", column="body")) == rows["body"]
+    assert list(documents(str(tmp_path / "a.parquet"), "body")["train"]()) == rows["body"]
     (tmp_path / "hub" / "data").mkdir(parents=True)
     rows.to_parquet(tmp_path / "hub" / "data" / "train-0.parquet")
     from lit_fm.data.documents import _of_hub
 
-    assert list(_of_hub(str(tmp_path / "hub"), "body")) == rows["body"]
+    assert list(_of_hub(str(tmp_path / "hub"), "body")["train"]()) == rows["body"]
 
 
 @pytest.mark.parametrize(
@@ -58,18 +83,20 @@ def test_parquet_and_hugging_face_give_documents(tmp_path):
         ("a.jsonl", b'{"text": 5}\n', "row 1: 'text' is no text"),
         ("a.jsonl", b'{"body": "x"}\n', "set data.column"),
         ("a.jsonl", b'{"text": "x"\n', "line 1 is not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": "\\ud83d"}\n', "line 2 holds half a character"),
+        ("a.html", b"<p>x</p>", r"call it \.txt if it is plain text"),
     ],
 )
 def test_text_that_cannot_be_read_is_one_clear_error(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        list(documents(str(tmp_path / name), ""))
+        list(documents(str(tmp_path / name))["train"]())
 
 
 def test_a_missing_file_is_named_with_the_nearest_one(tmp_path):
     (tmp_path / "corpus.txt").write_text("x")
     with pytest.raises(FileNotFoundError, match=r"did you mean 'corpus\.txt'"):
-        documents(str(tmp_path / "corpsu.txt"), "")
+        documents(str(tmp_path / "corpsu.txt"))
 
 
 # Streaming
@@ -298,9 +325,10 @@ def test_documents_with_their_middle_last_hold_the_same_tokens(tmp_path):
     ids = made.running([f"The number {i} is between {i - 1} and {i + 1}." for i in range(300)])
     item = made.block(ids.astype(np.int64), borders=False)
     whole = made._filled_in(item, (0, 0, 0))["input_ids"]
+    assert len(whole) == len(ids)  # the marks take room
     texts = made.tokenizer.decode(whole).split("</s>")[:-1]
     moved = [text for text in texts if "<fim_middle>" in text]
-    assert 110 < len(moved) < 190
+    assert 100 < len(moved) < 180
     for i, text in enumerate(texts):
         assert text.startswith("<s>")
         body = text.removeprefix("<s>")
@@ -310,7 +338,42 @@ def test_documents_with_their_middle_last_hold_the_same_tokens(tmp_path):
             body = prefix + middle + suffix
         assert body == f"The number {i} is between {i - 1} and {i + 1}."
     assert len(made.collate([item])["targets"]) == len(ids) - 1  # in evaluation, the text as it is
-    assert len(made.collate([item], [(0, 0, 0)])["targets"]) == len(ids) - 1 + 3 * len(moved)
+
+
+def test_marks_keep_borders(tmp_path):
+    from lit_fm.data.tokenizer import train_tokenizer
+
+    marks = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"]
+    train_tokenizer("smallworld/general", str(tmp_path), vocab_size=600, documents=500, extra_tokens=marks)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "vocab_size": 600}')
+    made = CausalLM(str(tmp_path), fim_rate=1.0)
+    ids = made.running([f"The number {i} is between {i - 1} and {i + 1}." for i in range(30)]).astype(np.int64)
+    batch = made.collate([made.block(ids, borders=True)], [(0, 0, 0)])
+    assert {"attention_mask", "position_ids"} <= set(batch)
+    assert batch["input_ids"].shape[1] == len(ids) - 1
+    assert made.fim_marks[0] in batch["input_ids"]
+
+
+def test_borders_without_a_token_that_ends_a_document_are_refused(lit, in_tmp, llama):
+    import shutil
+
+    shutil.copytree(llama, in_tmp / "endless")
+    path = in_tmp / "endless" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": None}))
+    endless = ("--model.backbone", in_tmp / "endless", "--data.borders", "true")
+    assert "no token that ends a document" in lit("fit", "--config", "adapt-medical.yaml", *ADAPT, *endless).err
+
+
+def test_bits_per_byte_with_borders_count_the_targets_that_there_are():
+    from types import SimpleNamespace
+
+    corpus = TextCorpus("smallworld/general", documents=400, held_out=40, block_size=64, borders=True)
+    objective = CausalLM("tiny-clm")
+    corpus.trainer = SimpleNamespace(lightning_module=objective)
+    blocks, report = corpus.prepare("test")
+    batches = [objective.collate([blocks[i]]) for i in range(len(blocks))]
+    targets = sum(len(batch["targets"]) for batch in batches)
+    assert report["test"]["targets_per_byte"] * report["test"]["bytes"] == pytest.approx(targets)
 
 
 def test_a_tokenizer_without_the_marks_is_refused():

@@ -143,7 +143,7 @@ def test_accuracy_and_macro_f1_are_those_of_scikit_learn(make_backbone):
 
 def test_classes_are_those_of_the_training_rows_and_others_are_counted():
     made = SequenceClassification("tiny-mlm")
-    made.see([{"prompt": "x", "completion": "yes"}, {"prompt": "y", "completion": "no"}])
+    made.see(lambda: [{"prompt": "x", "completion": "yes"}, {"prompt": "y", "completion": "no"}])
     assert made.labels == ["no", "yes"]
     found = made.encode([{"prompt": "x", "completion": "perhaps"}, {"prompt": " ", "completion": "no"}], 20)
     assert found == ["class that is not among the training rows'", "empty text"]
@@ -152,7 +152,7 @@ def test_classes_are_those_of_the_training_rows_and_others_are_counted():
 @pytest.mark.parametrize(("rows", "named"), [([("a", "x")], 1), ([(str(i), str(i)) for i in range(1200)], 1200)])
 def test_answers_that_are_no_classes_are_refused(rows, named):
     with pytest.raises(ValueError, match=f"name {named} classes"):
-        SequenceClassification("tiny-mlm").see([{"prompt": a, "completion": b} for a, b in rows])
+        SequenceClassification("tiny-mlm").see(lambda: [{"prompt": a, "completion": b} for a, b in rows])
 
 
 @pytest.mark.parametrize(
@@ -218,3 +218,58 @@ def test_smallworld_s_entities_are_what_their_tags_say():
         found = sorted(entities(row["tags"]), key=lambda entity: entity[1])
         assert [" ".join(row["tokens"][a : b + 1]) for _, a, b in found] == (names if found else [])
         assert all(name in row["prompt"] for name in names if found)
+
+
+def test_a_head_that_knows_the_classes_keeps_their_order(make_backbone, tmp_path):
+    made = built(make_backbone, "bert", SequenceClassification, ["positive", "negative"])
+    made.export(tmp_path)
+    again = SequenceClassification(str(tmp_path))
+    again.see(lambda: [{"completion": "negative"}, {"completion": "positive"}])
+    assert again.labels == ["positive", "negative"]
+    again.configure_model()
+    other = SequenceClassification(str(tmp_path), labels=["a", "b", "c"])  # other classes: a new head
+    other.configure_model()
+    assert other.network.classifier.out_features == 3
+
+
+FEW = ("--run.tracker", "none", "--trainer.max_steps", 2, "--model.from_scratch", "true")
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_finished_run_needs_its_training_rows_no_more(lit, in_tmp):
+    rows = [{"prompt": f"text {i}", "completion": ["a", "b", "c"][i % 3]} for i in range(60)]
+    written(in_tmp / "rows.jsonl", rows)
+    written(in_tmp / "two.jsonl", [row for row in rows if row["completion"] != "c"])
+    written(in_tmp / "new.jsonl", [{"prompt": "text"}])
+    assert "3 classes: a, b, c." in lit("fit", "--config", "classify.yaml", "--data.source", "rows.jsonl", *FEW).out
+    run = in_tmp / "runs" / "classify" / "001"
+    assert lit("test", "--run", run, "--data.source", "two.jsonl").code == 0
+    (in_tmp / "rows.jsonl").unlink()
+    done = lit("predict", "--run", run, "--data.test", "new.jsonl")
+    assert done.code == 0, done.err
+    assert json.loads((run / "predictions.jsonl").read_text())["prediction"] in {"a", "b", "c"}
+
+
+def test_files_of_their_own_are_the_splits(lit, in_tmp):
+    for name, count in (("q", 60), ("v", 7), ("t", 9)):
+        written(in_tmp / f"{name}.jsonl", [{"prompt": f"{name} {i}", "completion": "ab"[i % 2]} for i in range(count)])
+    files = ("--data.source", "q.jsonl", "--data.validation", "v.jsonl", "--data.test", "t.jsonl")
+    done = lit("fit", "--config", "classify.yaml", *files, *FEW)
+    assert done.code == 0, done.err
+    run = in_tmp / "runs" / "classify" / "001"
+    told = json.loads((run / "run.json").read_text())["data"]
+    assert {split: about["rows"] for split, about in told.items()} == {"train": 60, "validation": 7}
+    assert json.loads((run / "summary.json").read_text())["test_examples"] == 9
+    for verb in ("test", "validate"):
+        assert lit(verb, "--run", run).code == 0
+
+
+def test_a_head_s_adapter_writes_no_text(lit, in_tmp):
+    lora = ("--data.rows", 64, "--model.adaptation", "lit_fm.LoRA", "--model.backbone", "tiny-clm")
+    assert lit("fit", "--config", "classify.yaml", *lora, *FEW).code == 0
+    run = in_tmp / "runs" / "classify" / "001"
+    assert json.loads((run / "adapter" / "labels.json").read_text()) == ["negative", "positive"]
+    assert "tells classes apart and writes no text" in lit("generate", "--model", run, "--prompt", "x").err

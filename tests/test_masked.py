@@ -181,6 +181,7 @@ def test_blocks_of_running_text_lose_no_token(tokenizers):
         ("Review: good.\nSentiment:", "[CLS] Review : good . Sentiment : [MASK] [SEP]"),
         ("It was <mask>, they say.", "[CLS] It was [MASK] , they say . [SEP]"),
         ("<mask> it was.", "[CLS] [MASK] it was . [SEP]"),
+        ("It was [MASK].", "[CLS] It was [MASK] . [SEP]"),
     ],
 )
 def test_the_answer_is_hidden_where_the_blank_is(prompt, shown):
@@ -237,8 +238,9 @@ def test_a_backbone_without_a_mask_is_refused(llama):
 
 
 def test_a_conversation_and_an_empty_answer_are_dropped_with_their_reason():
-    made = masked("tiny-mlm").encode([{"messages": []}, {"prompt": "a", "completion": " "}], 20)
-    assert made == ["a conversation has no blank", "empty answer"]
+    twice = {"prompt": "<mask> and [MASK]", "completion": "x"}
+    made = masked("tiny-mlm").encode([{"messages": []}, {"prompt": "a", "completion": " "}, twice], 20)
+    assert made == ["a conversation has no blank", "empty answer", "more than one blank"]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class ObjectiveData(L.LightningDataModule):
     max_new_tokens = 128
     has_answers = False
     """Whether `examples(split)` gives prompts with right answers."""
+    max_length: int | None = None
+    block_size = 0
     bordered = 0
     """Tokens in a block whose documents must not see each other; 0 where that is not asked for."""
 

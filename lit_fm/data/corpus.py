@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from lit_fm.backbone import context_length, load_config
-from lit_fm.data import smallworld
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.documents import documents, fingerprint_of
 from lit_fm.data.mixture import Mixture
@@ -69,13 +68,14 @@ class TextCorpus(ObjectiveData):
     """Documents to learn as running text, one after the other. Corpora larger than memory are read from disk.
 
     Args:
-        source: a text file (documents parted by empty lines), JSON, JSONL, CSV or Parquet (one a row, in `column`), a
-            folder of such files, a Hugging Face data set id, or `smallworld/CORPUS`; or several, by name.
+        source: a text file (documents parted by empty lines, or by lines where it has none), JSON, JSONL, CSV or Parquet
+            (one a row, in `column`), a folder of such files (train, validation, test by file name), a Hugging Face
+            data set id, or `smallworld/CORPUS`; or several, by name.
         weights: the share of each named source among the tokens of training; 0 only measures it. Without weights, all.
         documents: how many smallworld makes for training.
         block_size: tokens that are learnt in a block.
         borders: documents in a block do not see each other; refused for a backbone that cannot do so exactly.
-        held_out: how many documents are kept for validation, and again for test, of each source.
+        held_out: how many documents are kept for validation, and again for test, of each source without such splits.
     """
 
     def __init__(
@@ -116,28 +116,29 @@ class TextCorpus(ObjectiveData):
     # Documents to tokens, once, on disk.
 
     def documents_by_split(self, source: str) -> Iterator[tuple[str, str]]:
-        """Each document with the split that it belongs to."""
-        if source.startswith(smallworld.PREFIX):
-            for split in SPLITS:
-                size = self.documents if split == "train" else self.held_out
-                for text in documents(source, split, self.column, size, self.seed):
-                    yield split, text
-            return
-        count, n = sum(1 for _ in documents(source, "", self.column)), self.held_out
-        if count <= 2 * n:
-            raise ValueError(
-                f"data.source: {source} has {count} documents, and {2 * n} are held out: lower data.held_out."
-            )
-        chosen = np.random.default_rng(self.seed).choice(count, 2 * n, replace=False)
-        held = dict.fromkeys(chosen[:n].tolist(), "validation") | dict.fromkeys(chosen[n:].tolist(), "test")
-        for number, text in enumerate(documents(source, "", self.column)):
-            yield held.get(number, "train"), text
+        """Each document with its split: the source's own, or held out from what it has to train on."""
+        sizes = {"train": self.documents, "validation": self.held_out, "test": self.held_out}
+        found = documents(source, self.column, sizes, self.seed)
+        lacking = [split for split in ("validation", "test") if split not in found]
+        n, held = self.held_out, {}
+        if lacking:
+            count = sum(1 for _ in found["train"]()) if "train" in found else 0
+            if count <= n * len(lacking):
+                raise ValueError(
+                    f"data.source: {source} has {count} documents to train on (in a text file, empty lines part them), and "
+                    f"{n * len(lacking)} are held out: lower data.held_out."
+                )
+            chosen = np.random.default_rng(self.seed).choice(count, n * len(lacking), replace=False)
+            held = {int(number): lacking[i // n] for i, number in enumerate(chosen)}
+        for split in SPLITS:
+            for number, text in enumerate(found[split]() if split in found else ()):
+                yield held.get(number, split) if split == "train" else split, text
 
     def _encode_text(self, source: str, about: dict[str, Any]) -> Iterator[Encoded]:
         """Token ids by split, some documents at a time."""
         waiting: dict[str, list[str]] = {split: [] for split in SPLITS}
         size, content = dict.fromkeys(SPLITS, 0), hashlib.sha256()
-        kind = np.min_scalar_type(len(self.objective.tokenizer))
+        kind = np.min_scalar_type(max(self.objective.tokenizer.get_vocab().values()))
         for split, text in self.documents_by_split(source):
             counts = about["splits"][split]
             counts["rows"] += 1
@@ -189,10 +190,9 @@ class TextCorpus(ObjectiveData):
             parts[name] = Blocks(store, split, self.block_size, self._frame, objective.block_overlap)
             label = split if len(self.sources) == 1 else f"{split}: {name}"
             about = {**store.about["splits"][split], "content": store.about["content"], "tokens": store.size(split)}
-            reported[label] = {
-                **about,
-                "targets_per_byte": (store.size(split) - objective.block_overlap) / about["bytes"],
-            }
+            # A document's first token is no target where it cannot see the one before.
+            targets = store.size(split) - objective.block_overlap - (about["examples"] - 1 if self.borders else 0)
+            reported[label] = {**about, "targets_per_byte": targets / about["bytes"]}
         return Parts(parts), reported
 
     def parts(self, split: str) -> dict[str, Any]:

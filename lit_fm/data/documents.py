@@ -1,43 +1,65 @@
 """Running text as documents, one at a time, from whatever holds it: nothing is read into memory as a whole."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lit_fm.data import smallworld
-from lit_fm.data.rows import SUFFIXES, iterate_file
+from lit_fm.data.rows import SPLITS, SUFFIXES, iterate_file
 from lit_fm.nearest import did_you_mean
 
 LONGEST = 1_000_000
 """A document of more characters is parted, at a line's end or a space."""
+PLAIN = {".txt", ".md", ".text", ""}
+_EMPTY_LINE = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 
-def documents(source: str, split: str, column: str = "text", size: int = 10_000, seed: int = 0) -> Iterator[str]:
-    """The documents of a source; of one split where the source has splits of its own.
+def documents(
+    source: str, column: str = "text", size: dict[str, int] | None = None, seed: int = 0
+) -> dict[str, Callable]:
+    """What gives the documents of each split that a source has; of `train` where it has none.
 
     Args:
-        source: a text file (documents parted by empty lines), JSON, JSONL, CSV or Parquet (one a row, in `column`), a
-            folder of such files, `smallworld/CORPUS`, or a Hugging Face data set id.
-        split: only smallworld has splits; all else is all there is.
-        size: how many smallworld makes.
+        source: a text file (documents parted by empty lines, or by lines where it has none), JSON, JSONL, CSV or Parquet
+            (one a row, in `column`), a folder of such files (train, validation, test by file name),
+            `smallworld/CORPUS`, or a Hugging Face data set id.
+        size: how many smallworld makes of each split.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, no such column, or text that is not UTF-8.
     """
     if source.startswith(smallworld.PREFIX):
-        return iter(smallworld.documents(source.removeprefix(smallworld.PREFIX), split, size, seed))
+        name, sizes = source.removeprefix(smallworld.PREFIX), {**smallworld.SIZES, **(size or {})}
+        return {split: lambda s=split: iter(smallworld.documents(name, s, sizes[s], seed)) for split in sizes}
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in {*SUFFIXES, ".txt", ".md"})
-        if not files:
-            raise FileNotFoundError(f"data.source: {path} has no text, JSON, JSONL, CSV or Parquet file.")
-        return (text for file in files for text in _of_file(file, column))
+        found = _files(path)
+        return {
+            split: lambda s=split: (text for file in found[s] for text in _of_file(file, column)) for split in found
+        }
     if path.is_file():
-        return _of_file(path, column)
+        return {"train": lambda: _of_file(path, column)}
     if path.suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
         near = did_you_mean(path.name, (p.name for p in path.parent.glob("*")))
         hint = near if "did you mean" in near else "check the path; smallworld/CORPUS is the other way."
         raise FileNotFoundError(f"data.source: there is no file or folder {source!r}: {hint}")
     return _of_hub(source, column)
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by split, as their names begin; all `train` where none begins with one."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in {*SUFFIXES, *PLAIN} - {""})
+    files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    if not files:
+        raise FileNotFoundError(f"data.source: {folder} has no text, JSON, JSONL, CSV or Parquet file.")
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(SPLITS.get(re.split(r"[-_.]", file.stem.lower())[0], ""), []).append(file)
+    if "" in found and len(found) > 1:
+        raise ValueError(
+            f"data.source: which split is {found[''][0].name}? Begin its name with one of {sorted(SPLITS)}, or move it."
+        )
+    return found if "" not in found else {"train": found[""]}
 
 
 def fingerprint_of(source: str) -> list:
@@ -48,24 +70,32 @@ def fingerprint_of(source: str) -> list:
 
 
 def _of_file(path: Path, column: str) -> Iterator[str]:
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        for number, row in enumerate(iterate_file(path), 1):
+            yield _text(row, column, f"{path}, row {number}")
+    elif suffix in PLAIN:
         yield from _paragraphs(path)
-        return
-    for number, row in enumerate(iterate_file(path), 1):
-        yield _text(row, column, f"{path}, row {number}")
+    else:
+        kinds = ", ".join(sorted({*SUFFIXES, *PLAIN} - {""}))
+        raise ValueError(f"data.source: {path} is none of {kinds}: convert it, or call it .txt if it is plain text.")
 
 
-def _of_hub(name: str, column: str) -> Iterator[str]:
+def _of_hub(name: str, column: str) -> dict[str, Callable]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(name, split="train")
+        found = load_dataset(name)
     except Exception as error:
         raise ValueError(
             f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
         ) from error
-    for number, row in enumerate(rows, 1):
-        yield _text(row, column, f"{name}, row {number}")
+
+    def texts(split: str) -> Iterator[str]:
+        for number, row in enumerate(found[split], 1):
+            yield _text(row, column, f"{name}, row {number} of {split}")
+
+    return {SPLITS[split]: lambda s=split: texts(s) for split in found if split in SPLITS}
 
 
 def _text(row: dict, column: str, where: str) -> str:
@@ -75,13 +105,22 @@ def _text(row: dict, column: str, where: str) -> str:
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
-    """Documents of a text file, parted by empty lines; read a piece at a time, also where no line ever ends."""
-    held = ""
+    """Documents of a text file, parted by empty lines, or by lines if its first million characters have no empty one.
+
+    Read a piece at a time, also where no line ever ends.
+    """
+    held, parting = "", None
     with path.open(encoding="utf-8-sig") as file:
         try:
             while piece := file.read(LONGEST):
-                *whole, held = (held + piece).split("\n\n")
-                yield from whole
+                held += piece
+                if parting is None:
+                    parting = _EMPTY_LINE if _EMPTY_LINE.search(held.strip()) else re.compile(r"\n")
+                # What stands behind the last break may go on in the next piece; so may the break.
+                ends = [found.end() for found in parting.finditer(held) if found.end() < len(held)]
+                if ends:
+                    yield from parting.split(held[: ends[-1]])[:-1]
+                    held = held[ends[-1] :]
                 while len(held) > LONGEST:
                     cut = max(held.rfind("\n", 1, LONGEST), held.rfind(" ", 1, LONGEST)) + 1 or LONGEST
                     yield held[:cut]
@@ -90,5 +129,5 @@ def _paragraphs(path: Path) -> Iterator[str]:
             raise ValueError(
                 f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
             ) from error
-    if held:
+    if held.strip():
         yield held

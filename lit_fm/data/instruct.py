@@ -122,10 +122,13 @@ class InstructionData(ObjectiveData):
                 taken, order = order[:count], order[count:]
                 found[split] = [train[i] for i in taken]
         found["train"] = [train[i] for i in np.sort(order[: self.rows])]
-        return {split: found.get(split, []) for split in ("train", "validation", "test") if split not in self._made}
+        own = [
+            split for split in ("train", "validation", "test") if split not in self._made and not self.files.get(split)
+        ]
+        return {split: found.get(split, []) for split in own}
 
     @property
-    def max_length(self) -> int:
+    def max_length(self) -> int:  # type: ignore[override]
         """In tokens.
 
         Raises:
@@ -140,7 +143,7 @@ class InstructionData(ObjectiveData):
         return self._max_length or min(LONGEST, context or LONGEST)
 
     def setup(self, stage: str) -> None:
-        self.objective.see(self.examples("train"))
+        self.objective.see(lambda: self.examples("train"))
         super().setup(stage)
 
     def prepare(self, split: str) -> Any:

@@ -7,6 +7,15 @@ import numpy as np
 _SPACES = "\u0120\u010a\u2581"  # how byte-level BPE writes a space and a line break, and sentencepiece a space
 
 
+def by_number(tokenizer: Any) -> list[str]:
+    """The pieces of a vocabulary by their ids; empty where there is none, as some vocabularies have gaps."""
+    vocabulary = tokenizer.get_vocab()
+    pieces = [""] * (max(vocabulary.values()) + 1)
+    for piece, number in vocabulary.items():
+        pieces[number] = piece
+    return pieces
+
+
 class Pieces:
     """Tables over a tokenizer's vocabulary.
 
@@ -15,10 +24,7 @@ class Pieces:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        vocabulary = tokenizer.get_vocab()
-        pieces = [""] * (max(vocabulary.values()) + 1)
-        for piece, number in vocabulary.items():
-            pieces[number] = piece
+        pieces = by_number(tokenizer)
         self.ordinary = np.array([bool(piece) for piece in pieces])
         self.ordinary[tokenizer.all_special_ids] = False
         hashes = any(piece.startswith("##") for piece in pieces)

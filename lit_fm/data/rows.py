@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lit_fm.nearest import did_you_mean
 
 log = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
-SUFFIXES = {".json", ".jsonl", ".csv", ".parquet"}
+SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet"}
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
 SPLITS |= {"eval": "validation", "test": "test"}
 
@@ -83,7 +84,8 @@ def read_file(path: Path) -> Rows:
 
 def iterate_file(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file, one at a time."""
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
+    readers[".parquet"] = _read_parquet
     if path.suffix.lower() not in readers:
         raise ValueError(f"data.source: {path} is not {', '.join(sorted(SUFFIXES))}: convert it to one of them.")
     try:
@@ -102,11 +104,23 @@ def _read_jsonl(path: Path) -> Iterator[Any]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    yield _whole(json.loads(line), line, f"{path}, line {number}")
                 except json.JSONDecodeError as error:
                     raise ValueError(
                         f"{path}, line {number} is not JSON ({error.msg}): {line.strip()[:60]!r}"
                     ) from error
+
+
+def _whole(content: Any, text: str, where: str) -> Any:
+    """What was read, unless a character in it is one half only (an escape that its other half does not follow)."""
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{where} holds half a character ({error.object[error.start]!r}): mend the text."
+            ) from error
+    return content
 
 
 def _read_json(path: Path) -> Iterator[Any]:
@@ -117,6 +131,7 @@ def _read_json(path: Path) -> Iterator[Any]:
         if text.lstrip().startswith("{") and "\n" in text.strip() and error.msg == "Extra data":
             return _read_jsonl(path)  # JSON lines under another name
         raise ValueError(f"{path}, line {error.lineno} is not JSON: {error.msg}.") from error
+    _whole(content, text, str(path))
     if isinstance(content, dict) and content and all(isinstance(row, dict) for row in content.values()):
         return iter([{"id": name, **row} for name, row in content.items()])  # rows by their names
     if not isinstance(content, list):
@@ -128,6 +143,7 @@ def _read_json(path: Path) -> Iterator[Any]:
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
+        csv.field_size_limit(sys.maxsize)  # a cell may hold a document
         reader = csv.DictReader(file, strict=True)
         try:
             names = list(reader.fieldnames or ())

@@ -64,7 +64,7 @@ def train_tokenizer(
 
     def texts() -> Iterator[str]:
         nonlocal seen
-        for text in read(source, "train", column, documents, seed):
+        for text in read(source, column, {"train": documents}, seed)["train"]():
             seen += 1
             yield text
 

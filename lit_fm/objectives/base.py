@@ -1,6 +1,7 @@
 """What every objective is: a backbone, what of it learns, and a rule from examples to a loss."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,19 @@ class Objective(Training, ABC):
         """What the quality of answers is measured by."""
         return {"exact_match": exact_match(predictions, answers)}
 
-    def see(self, examples: list[dict]) -> None:
+    def see(self, examples: Callable[[], list[dict]]) -> None:
         """Take from the training examples what must be known before the network is built."""
+
+    def about(self) -> str:
+        """What a person should know of it before a run."""
+        return ""
+
+    @property
+    def limit(self) -> int | None:
+        """The longest input in tokens: what the data says, or else what the network takes."""
+        data = self.trainer.datamodule if self._trainer else None  # type: ignore[attr-defined]
+        known = data.max_length if isinstance(data, ObjectiveData) else None
+        return known or backbones.context_length(self.network.config)
 
     @property
     def encoding(self) -> Any:
@@ -147,6 +159,8 @@ class Objective(Training, ABC):
             ValueError: it cannot do it.
         """
         if isinstance(self._data, ObjectiveData) and (length := self._data.bordered):
+            if not self.document_tail():
+                raise ValueError("data.borders: the tokenizer has no token that ends a document: leave it off.")
             check_borders(self.network, self.backbone, self.reads_all, length)
 
     def on_fit_start(self) -> None:

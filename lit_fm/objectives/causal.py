@@ -152,8 +152,7 @@ class CausalLM(Objective):
             if rng.random() < self.fim_rate and len(inner) > 2:
                 inner = middle_last(inner, self.fim_marks, rng)
             moved += [part[:head], inner, part[len(part) - tail :]]
-        ids = np.concatenate(moved)
-        return {"input_ids": ids, "labels": ids}
+        return self.block(np.concatenate(moved)[: len(ids)], "documents" in item)  # the marks take room
 
     def logits(self, batch: Batch) -> Tensor:
         more = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}

@@ -1,7 +1,9 @@
 """A class for a whole text; and what all heads share."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import AutoModelForSequenceClassification
 
-from lit_fm.backbone import context_length, load_with_head
+from lit_fm.backbone import load_config, load_with_head
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.objectives.base import Batch, Objective
@@ -49,23 +51,35 @@ class Head(Objective):
             if str(label).strip()
         ]
 
-    def see(self, examples: Sequence[dict]) -> None:
+    def see(self, examples: Callable[[], list[dict]]) -> None:
         """Learn the names of the classes.
 
         Raises:
             ValueError: there are too many for a class each, or only one.
         """
         if self.labels is None:
-            self.labels = sorted({label for example in examples for label in self.labels_of(example)})
+            self.labels = sorted({label for example in examples() for label in self.labels_of(example)})
         if not 2 <= len(self.labels) <= MOST_LABELS:
             raise ValueError(
                 f"the training rows name {len(self.labels)} classes (such as {self.labels[:2]}), expected 2 to "
                 f"{MOST_LABELS}: give rows with {self.rows}, or name them: model.labels."
             )
 
+        numbers = load_config(self.backbone).label2id or {}
+        if set(numbers) == set(self.labels):  # a head that knows these classes keeps their order
+            self.labels = sorted(self.labels, key=lambda label: numbers[label])
+
     @property
     def encoding(self) -> Any:
         return self.labels
+
+    def about(self) -> str:
+        labels = self.labels or []
+        return f"{len(labels)} classes: {', '.join(labels[:20])}{' ...' if len(labels) > 20 else ''}."
+
+    def export(self, folder: Path) -> None:
+        super().export(folder)
+        (folder / "labels.json").write_text(json.dumps(self.labels, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def build(self) -> tuple[Any, list[str]]:
         if self.labels is None:
@@ -193,7 +207,7 @@ class SequenceClassification(Head):
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         labels = self.labels or []
-        items = self.encode([{**e, "completion": labels[0]} for e in examples], context_length(self.network.config))
+        items = self.encode([{**e, "completion": labels[0]} for e in examples], self.limit)
         known = [i for i, item in enumerate(items) if not isinstance(item, str)]
         best = dict(zip(known, self._predicted([items[i] for i in known]), strict=True))  # type: ignore[misc]
         return [labels[int(best[i][0])] if i in best else "" for i in range(len(examples))]

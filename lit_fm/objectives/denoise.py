@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from lit_fm.data.pieces import by_number
 from lit_fm.objectives.noise import infilled, sentences_moved
 from lit_fm.objectives.seq2seq import Seq2Seq
 
@@ -35,8 +36,7 @@ class Denoising(Seq2Seq):
     @cached_property
     def _full_stops(self) -> np.ndarray:
         """(vocabulary,) bool: pieces that end a sentence."""
-        pieces = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-        return np.array([piece[-1:] in {".", "!", "?", "。", "؟"} for piece, _ in pieces])
+        return np.array([piece[-1:] in {".", "!", "?", "。", "؟"} for piece in by_number(self.tokenizer)])
 
     def spoil(self, ids: np.ndarray, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.tokenizer.mask_token_id is None:

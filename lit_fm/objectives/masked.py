@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from lit_fm.backbone import context_length
 from lit_fm.data.pieces import Pieces
 from lit_fm.data.segments import SegmentEncoder, Segments
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
@@ -103,9 +102,7 @@ class MaskedLM(Objective):
         """The text of a cloze, the answer in its place."""
         if "text" in example:
             return [(example["text"], False)]
-        before, _, after = example["prompt"].partition(BLANK)
-        if BLANK not in example["prompt"] and before and not before[-1].isspace():
-            before += " "
+        before, _, after = self.prompt(example).partition(BLANK)
         # A space before a word belongs to the word, as in running text.
         bare = before.rstrip(" ")
         return [(bare, False), (before[len(bare) :] + example["completion"], True), (after, False)]
@@ -113,6 +110,9 @@ class MaskedLM(Objective):
     def encode(self, examples: list[dict], max_length: int | None) -> list[Encoded | str]:
         made: list[Encoded | str] = ["a conversation has no blank"] * len(examples)
         good = [i for i, example in enumerate(examples) if "messages" not in example]
+        for i in [i for i in good if "text" not in examples[i] and self.prompt(examples[i]).count(BLANK) > 1]:
+            made[i] = "more than one blank"
+            good.remove(i)
         encoded = SegmentEncoder(self.tokenizer)([self.segments(examples[i]) for i in good], [True] * len(good))
         for i, (ids, answer) in zip(good, encoded, strict=True):
             made[i] = self._item(examples[i], ids, answer, max_length)
@@ -189,9 +189,9 @@ class MaskedLM(Objective):
     # Answers.
 
     def prompt(self, example: dict) -> str:
-        """The text with its blank."""
-        prompt = example.get("prompt", "")
-        return prompt if BLANK in prompt else f"{prompt} {BLANK}"
+        """The text with its blank, which may be written as the tokenizer writes it."""
+        prompt = example.get("prompt", "").replace(self.tokenizer.mask_token or BLANK, BLANK)
+        return prompt if BLANK in prompt else f"{prompt}{'' if not prompt or prompt[-1].isspace() else ' '}{BLANK}"
 
     def answer(self, example: dict) -> str:
         """The right one of the choices; none where there are none, since a masked model only chooses."""
@@ -210,8 +210,7 @@ class MaskedLM(Objective):
                 "data.choices."
             )
         tried = [(i, str(choice)) for i, example in enumerate(examples) for choice in example["choices"]]
-        limit = context_length(self.network.config)
-        items = self.encode([{**examples[i], "completion": choice} for i, choice in tried], limit)
+        items = self.encode([{**examples[i], "completion": choice} for i, choice in tried], self.limit)
         best = [(-np.inf, "")] * len(examples)
         was_training = self.network.training
         self.network.eval()

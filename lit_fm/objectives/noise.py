@@ -81,15 +81,20 @@ def to_sentinels(ids: Ids, noise: np.ndarray, sentinels: Sequence[int]) -> tuple
     starts = noise & ~np.concatenate([[False], noise[:-1]])
     spans = int(starts.sum())
     if spans + 1 > len(sentinels):
-        raise ValueError(
-            f"a text of {len(ids)} tokens has {spans} noise spans and needs {spans + 1} sentinels, the tokenizer has "
-            f"{len(sentinels)}: lower data.block_size or raise model.mean_span."
-        )
+        raise ValueError(too_few(len(ids), spans, len(sentinels)))
     marks = np.asarray(sentinels, dtype=ids.dtype)
     inputs = np.where(starts, marks[np.cumsum(starts) - 1], ids)[~noise | starts]
     before = np.flatnonzero(starts[noise])
     targets = np.insert(ids[noise], before, marks[:spans])
     return inputs, np.append(targets, marks[spans])
+
+
+def too_few(length: int, spans: int, sentinels: int) -> str:
+    """What to say when a text has more spans than there are sentinels for."""
+    return (
+        f"a text of {length} tokens has {spans} noise spans and needs {spans + 1} sentinels, the tokenizer has "
+        f"{sentinels}: lower data.block_size or raise model.mean_span."
+    )
 
 
 def infilled(ids: Ids, rate: float, mean_span: float, mask: int, rng: Generator) -> Ids:

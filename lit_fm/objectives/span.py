@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from lit_fm.objectives.noise import noise_spans, to_sentinels
+from lit_fm.objectives.noise import noise_spans, span_counts, to_sentinels, too_few
 from lit_fm.objectives.seq2seq import Seq2Seq
 
 
@@ -46,6 +46,13 @@ class SpanCorruption(Seq2Seq):
                 "needs a mask token only."
             )
         return found
+
+    def check(self) -> None:
+        super().check()
+        if (size := getattr(self._data, "block_size", 0)) and self.sentinels:
+            _, spans = span_counts(size, self.density, self.mean_span)
+            if spans + 1 > len(self.sentinels):
+                raise ValueError(too_few(size, spans, len(self.sentinels)))
 
     def spoil(self, ids: np.ndarray, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         return to_sentinels(ids, noise_spans(len(ids), self.density, self.mean_span, rng), self.sentinels)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
-from lit_fm.backbone import context_length
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.entities import EntityF1, are_entity_tags, entity_f1
 from lit_fm.objectives.base import Batch
@@ -98,9 +97,9 @@ class TokenClassification(Head):
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         labels = self.labels or []
         blank = "O" if "O" in labels else labels[0]  # of a word without a token, or beyond the context
-        limit = context_length(self.network.config)
+        examples = [{"tokens": e.get("prompt", "").split(), **e} for e in examples]  # to predict, text will do
         found = []
-        items = self.encode([{**e, "tags": [labels[0]] * len(e["tokens"])} for e in examples], limit)
+        items = self.encode([{**e, "tags": [labels[0]] * len(e["tokens"])} for e in examples], self.limit)
         known = [i for i, item in enumerate(items) if not isinstance(item, str)]
         best = dict(zip(known, self._predicted([items[i] for i in known]), strict=True))  # type: ignore[misc]
         for i, example in enumerate(examples):
