@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lit_fm.data import smallworld
-from lit_fm.data.rows import SPLITS, SUFFIXES, iterate_file
+from lit_fm.data.rows import SPLITS, SUFFIXES, hub, iterate_file
 from lit_fm.nearest import did_you_mean
 
 LONGEST = 1_000_000
@@ -82,20 +82,13 @@ def _of_file(path: Path, column: str) -> Iterator[str]:
 
 
 def _of_hub(name: str, column: str) -> dict[str, Callable]:
-    from datasets import load_dataset
-
-    try:
-        found = load_dataset(name)
-    except Exception as error:
-        raise ValueError(
-            f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
-        ) from error
+    found = hub(name)
 
     def texts(split: str) -> Iterator[str]:
         for number, row in enumerate(found[split], 1):
             yield _text(row, column, f"{name}, row {number} of {split}")
 
-    return {SPLITS[split]: lambda s=split: texts(s) for split in found if split in SPLITS}
+    return {split: lambda s=split: texts(s) for split in found}
 
 
 def _text(row: dict, column: str, where: str) -> str:

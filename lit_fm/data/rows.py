@@ -64,6 +64,15 @@ def _read_folder(folder: Path) -> dict[str, Rows]:
 
 
 def _read_hub(name: str) -> dict[str, Rows]:
+    return {split: rows.to_list() for split, rows in hub(name).items()}
+
+
+def hub(name: str) -> dict[str, Any]:
+    """The data sets of a Hugging Face id, by our names of splits; others are named and left out.
+
+    Raises:
+        ValueError: it was not given.
+    """
     from datasets import load_dataset
 
     try:
@@ -74,7 +83,7 @@ def _read_hub(name: str) -> dict[str, Rows]:
         ) from error
     if unknown := sorted(set(found) - set(SPLITS)):
         log.warning("%s: the splits %s are left out; read are %s.", name, unknown, sorted(set(found) & set(SPLITS)))
-    return {SPLITS[split]: rows.to_list() for split, rows in found.items() if split in SPLITS}
+    return {SPLITS[split]: rows for split, rows in found.items() if split in SPLITS}
 
 
 def read_file(path: Path) -> Rows:
