@@ -73,6 +73,9 @@ def show_data(report: dict[str, dict[str, Any]]) -> None:
         dropped = ", ".join(f"{n:,} x {why}" for why, n in about["dropped"].items()) or "none"
         table.add_row(split, f"{about['rows']:,}", f"{about['examples']:,}", dropped, f"{about.get('shortened', 0):,}")
     console.print(table)
+    for split, about in report.items():
+        if "taken" in about:
+            console.print(f"An epoch takes of {split.removeprefix('train: ')}: {about['taken']}.")
     console.print(f"Rows were read as: {', '.join(sorted({about['kind'] for about in report.values()}))}.")
 
 

@@ -193,12 +193,19 @@ class TextCorpus(ObjectiveData):
             # A document's first token is no target where it cannot see the one before.
             targets = store.size(split) - objective.block_overlap - (about["examples"] - 1 if self.borders else 0)
             reported[label] = {**about, "targets_per_byte": targets / about["bytes"]}
+        if split == "train" and self.weights:
+            mixture = self._mixture(parts)
+            for about, taken, count in zip(reported.values(), mixture.taken, mixture.counts, strict=True):
+                about["taken"] = f"{taken:,} of {count:,} blocks, {taken / len(mixture):.1%} of all"
         return Parts(parts), reported
 
     def parts(self, split: str) -> dict[str, Any]:
         return self.items[split].parts
 
     def mixture(self) -> Mixture:
-        counts = [len(blocks) for blocks in self.items["train"].parts.values()]
+        return self._mixture(self.items["train"].parts)
+
+    def _mixture(self, parts: dict[str, Blocks]) -> Mixture:
+        counts = [len(blocks) for blocks in parts.values()]
         weights = [self.weights[name] for name in self.sources] if self.weights else None
         return Mixture(counts, weights, self.seed)
