@@ -49,6 +49,35 @@ def objective(backbone, adaptation=None, lr=0.1):
     return made
 
 
+def unshifted_configs():
+    """Causal networks whose own loss does not shift labels: with it, they would learn to copy."""
+    from transformers import BartConfig, XLNetConfig
+
+    ids = {"vocab_size": 2048, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    bart = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48, "dropout": 0.0}
+    xlnet = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "dropout": 0.0, "attn_type": "uni"}
+    return {
+        "bart-decoder": BartConfig(**ids, **bart, is_decoder=True, is_encoder_decoder=False, init_std=0.2),
+        "xlnet": XLNetConfig(**ids, **xlnet),
+    }
+
+
+@pytest.mark.parametrize("name", unshifted_configs())
+def test_a_network_whose_head_does_not_shift_learns_the_next_token_all_the_same(make_backbone, name):
+    made = objective(make_backbone(f"unshifted-{name}", unshifted_configs()[name]))
+    made.network.eval()
+    items = ragged_items()
+    total, count = reference_loss(made.network, items)
+    ours, targets = made.token_losses(made.collate(items))
+    assert targets == count
+    torch.testing.assert_close(ours, total, rtol=1e-5, atol=1e-5)
+    ids = torch.tensor(items[1]["input_ids"]).long()[None]
+    with torch.no_grad():
+        theirs, logits = made.network(input_ids=ids, labels=ids)[:2]
+    copied = F.cross_entropy(logits[0], ids[0])
+    torch.testing.assert_close(theirs, copied)  # what its own loss is
+
+
 @pytest.mark.parametrize("name", causal_configs())
 def test_loss_and_gradients_equal_a_plain_reference_on_every_architecture(make_backbone, name):
     made = objective(make_backbone(name, causal_configs()[name]))
