@@ -203,28 +203,30 @@ def test_a_space_before_the_blank_belongs_to_the_answer(tokenizers):
 
 
 def test_choices_are_scored_by_their_tokens(make_backbone):
-    """A reference by hand: the mean log-probability of a choice's tokens, each choice in a blank of its length."""
+    """A reference by hand: the log-probability of a choice's tokens, each choice in as many blanks as the longest."""
     L.seed_everything(0)
     made = masked(make_backbone("bert", masked_configs()["bert"], tokenizer="tiny-mlm"))
     made.configure_model()
     made.network.eval()
-    choices = ["good", "bad weather", "Monday", "unbelievable"]
+    choices = ["bad weather", "good", "Monday", "unbelievable", "bad"]
     examples = [
         {"prompt": f"The {noun} was <mask> then.", "choices": choices} for noun in ("cat", "hotel", "test", "end")
     ]
     best = []
+    blanks = max(len(made.tokenizer(choice, add_special_tokens=False)["input_ids"]) for choice in choices)
+    assert blanks > 2
     for example in examples:
         scores = []
         for choice in choices:
             answer = made.tokenizer(choice, add_special_tokens=False)["input_ids"]
-            text = example["prompt"].replace("<mask>", " ".join(["[MASK]"] * len(answer)))
+            text = example["prompt"].replace("<mask>", " ".join(["[MASK]"] * blanks))
             ids = torch.tensor(made.tokenizer(text)["input_ids"])
             with torch.no_grad():
                 likely = made.network(input_ids=ids[None]).logits[0].log_softmax(-1)[ids == made.mask_id]
-            scores.append(likely[range(len(answer)), answer].mean().item())
+            scores.append(likely[range(len(answer)), answer].sum().item())
         best.append(choices[int(np.argmax(scores))])
     assert made.answers(examples, 8) == best
-    assert len(set(best)) > 1 or best[0] != choices[0]
+    assert set(best) != {choices[0]}
 
 
 def test_an_answer_without_choices_is_asked_for():
@@ -274,3 +276,18 @@ def test_words_stand_for_answers_and_an_answer_that_is_none_of_the_choices_is_re
     assert {e["prompt"].split()[1]: e["completion"] for e in train}["3"] == "great"
     with pytest.raises(ValueError, match=r"row 2: the answer '1' is none of the choices \['0'\]"):
         InstructionData(str(path), choices=["0"]).examples("train")
+
+
+def test_the_number_of_blanks_does_not_tell_the_answer():
+    made = masked("tiny-mlm")
+    choices = ["yes", "unbelievable"]
+    examples = [
+        {"prompt": "Is it so? <mask>. Then go.", "completion": choice, "choices": choices} for choice in choices
+    ]
+    short, long = made.encode(examples, 64)
+    assert short["input_ids"].tolist() == long["input_ids"].tolist()
+    for item, choice in ((short, "yes"), (long, "unbelievable")):
+        answer = made.tokenizer(choice, add_special_tokens=False)["input_ids"]
+        first = np.flatnonzero(item["input_ids"] == made.mask_id)[0]
+        assert item["labels"][item["labels"] != IGNORED].tolist() == answer
+        assert item["labels"][first : first + len(answer)].tolist() == answer

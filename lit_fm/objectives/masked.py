@@ -1,5 +1,6 @@
 """Masked language modelling: tokens that are hidden, from those on both sides. Devlin et al. 2019, "BERT", section 3.1."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 from zlib import crc32
@@ -49,6 +50,7 @@ class MaskedLM(Objective):
         if not 0 < rate < 1 or min(replace) < 0 or abs(sum(replace) - 1) > 1e-6:
             raise ValueError(f"MaskedLM needs rate in 0..1 and shares `replace` that sum to 1, got {rate}, {replace}.")
         self.rate, self.replace, self.unit = rate, replace, unit
+        self._longest: dict[tuple[str, ...], int] = {}
 
     # What the tokenizer says.
 
@@ -113,26 +115,43 @@ class MaskedLM(Objective):
         for i in [i for i in good if "text" not in examples[i] and self.prompt(examples[i]).count(BLANK) > 1]:
             made[i] = "more than one blank"
             good.remove(i)
-        encoded = SegmentEncoder(self.tokenizer)([self.segments(examples[i]) for i in good], [True] * len(good))
-        for i, (ids, answer) in zip(good, encoded, strict=True):
-            made[i] = self._item(examples[i], ids, answer, max_length)
+        segments = [self.segments(examples[i]) for i in good]
+        encoded = SegmentEncoder(self.tokenizer)(segments, [True] * len(good))
+        for i, parts, (ids, answer) in zip(good, segments, encoded, strict=True):
+            blanks = self._blanks(parts, examples[i].get("choices", ()))
+            made[i] = self._item(examples[i], ids, answer, blanks, max_length)
         return made
 
-    def _item(self, example: dict, ids: np.ndarray, answer: np.ndarray, limit: int | None) -> Encoded | str:
+    def _blanks(self, parts: Segments, choices: Sequence[Any]) -> int:
+        """Tokens of the longest choice: every choice gets so many blanks, or their number would tell the answer."""
+        lead = " " if len(parts) > 1 and parts[1][0].startswith(" ") else ""
+        key = (lead, *map(str, choices))
+        if key not in self._longest:
+            texts = [lead + choice for choice in key[1:]]
+            found = self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+            self._longest[key] = max((len(encoding.ids) for encoding in found), default=0)
+        return self._longest[key]
+
+    def _item(
+        self, example: dict, ids: np.ndarray, answer: np.ndarray, blanks: int, limit: int | None
+    ) -> Encoded | str:
         head, tail = self._ends
         if not (example.get("text") or example.get("completion", "")).strip():
             return "empty text" if "text" in example else "empty answer"
         if "text" not in example and not answer.any():
             return "answer without a token"
+        labels = np.where(answer, ids, IGNORED)
+        if (more := blanks - int(answer.sum())) > 0 and "text" not in example:
+            behind = np.flatnonzero(answer)[-1] + 1
+            ids, labels = np.insert(ids, behind, [self.mask_id] * more), np.insert(labels, behind, [IGNORED] * more)
+            answer = np.insert(answer, behind, [True] * more)
         cut = max(0, len(ids) + len(head) + len(tail) - limit) if limit else 0
         if answer[:cut].any():
             return f"answer beyond {limit} tokens"
-        ids, answer = ids[cut:], answer[cut:]
-        item = {"input_ids": np.concatenate([head, ids, tail]).astype(np.int32)}
+        item = {"input_ids": np.concatenate([head, np.where(answer, self.mask_id, ids)[cut:], tail]).astype(np.int32)}
         if "text" not in example:
-            hidden = np.concatenate([np.zeros(len(head), bool), answer, np.zeros(len(tail), bool)])
-            item["labels"] = np.where(hidden, item["input_ids"], IGNORED).astype(np.int32)
-            item["input_ids"] = np.where(hidden, self.mask_id, item["input_ids"]).astype(np.int32)
+            none = [np.full(len(part), IGNORED) for part in (head, tail)]
+            item["labels"] = np.concatenate([none[0], labels[cut:], none[1]]).astype(np.int32)
         return {**item, SHORTENED: np.ones(1, np.int8)} if cut else item
 
     # Batches.
@@ -199,7 +218,7 @@ class MaskedLM(Objective):
 
     @torch.no_grad()
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
-        """The choice whose tokens are the likeliest in the blank, on average over them: each is tried.
+        """The choice whose tokens are the likeliest in the blanks, all together: each is tried.
 
         Raises:
             ValueError: an example without choices.
@@ -222,11 +241,10 @@ class MaskedLM(Objective):
         return [choice for _, choice in best]
 
     def _likely(self, items: list[Encoded]) -> list[float]:
-        """The mean log-probability of the tokens in each blank."""
+        """The log-probability of each choice's tokens."""
         if not items:
             return []
         batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in self.collate(items).items()}
         of = batch["rows"] // batch["input_ids"].shape[1]
         found = -F.cross_entropy(self.logits(batch).float(), batch["targets"], reduction="none")
-        zeros = torch.zeros(len(items), device=found.device)
-        return (zeros.scatter_add(0, of, found) / zeros.scatter_add(0, of, torch.ones_like(found))).tolist()
+        return torch.zeros(len(items), device=found.device).scatter_add(0, of, found).tolist()
