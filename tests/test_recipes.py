@@ -92,4 +92,5 @@ def test_a_domain_s_perplexity_falls_and_general_text_pays_for_what_is_left_out(
     for summary in found:
         assert summary[f"{domain}_perplexity"] <= 0.7 * summary[f"{domain}_perplexity_before"]
     mixed, single = ((s["general_perplexity"] / s["general_perplexity_before"]) for s in found)
-    assert mixed < 1.02 < single
+    assert mixed < 1.1
+    assert single > 2
