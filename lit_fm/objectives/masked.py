@@ -93,12 +93,8 @@ class MaskedLM(Objective):
     def block(self, ids: np.ndarray, borders: bool) -> Encoded:
         head, tail = self._ends
         tail = [] if tail and ids[-len(tail) :].tolist() == tail else tail
-        framed = np.concatenate([head, ids, tail]).astype(np.int64)
-        return (
-            {"input_ids": framed, "documents": documents_of(framed, self._ends[1])}
-            if borders
-            else {"input_ids": framed}
-        )
+        item = {"input_ids": np.concatenate([head, ids, tail]).astype(np.int64)}
+        return {**item, "documents": documents_of(item["input_ids"], self._ends[1])} if borders else item
 
     def segments(self, example: dict) -> Segments:
         """The text of a cloze, the answer in its place."""
