@@ -116,7 +116,7 @@ def test_a_folder_is_a_new_entry(lit, in_tmp, monkeypatch):
     ("args", "message"),
     [
         (("show", "tiny-xlm"), "did you mean 'tiny-"),
-        (("show",), "there is no entry"),
+        (("show",), "needs the name of an entry"),
         (("list", "tiny-clm"), "zoo show tiny-clm shows its card"),
         (("shwo", "tiny-clm"), "one of 'list', 'show'"),
         (("show", "tiny-clm", "more"), "more"),
