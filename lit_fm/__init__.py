@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lit_fm.adapt import IA3 as IA3
+    from lit_fm.adapt import AdaLoRA as AdaLoRA
     from lit_fm.adapt import Adaptation as Adaptation
+    from lit_fm.adapt import Bottleneck as Bottleneck
     from lit_fm.adapt import Full as Full
     from lit_fm.adapt import LoRA as LoRA
+    from lit_fm.adapt import Peft as Peft
+    from lit_fm.adapt import Prefix as Prefix
+    from lit_fm.adapt import Selective as Selective
+    from lit_fm.adapt import SoftPrompt as SoftPrompt
     from lit_fm.data.corpus import TextCorpus as TextCorpus
     from lit_fm.data.instruct import InstructionData as InstructionData
     from lit_fm.objectives.base import Objective as Objective
@@ -23,10 +30,10 @@ if TYPE_CHECKING:
     from lit_fm.objectives.span import SpanCorruption as SpanCorruption
     from lit_fm.objectives.tag import TokenClassification as TokenClassification
 
+_ADAPTATIONS = ("Full", "Selective", "LoRA", "AdaLoRA", "Bottleneck", "SoftPrompt", "Prefix", "IA3", "Peft")
 _PUBLIC = {
     "Adaptation": "lit_fm.adapt",
-    "Full": "lit_fm.adapt",
-    "LoRA": "lit_fm.adapt",
+    **dict.fromkeys(_ADAPTATIONS, "lit_fm.adapt"),
     "Objective": "lit_fm.objectives.base",
     "CausalLM": "lit_fm.objectives.causal",
     "MaskedLM": "lit_fm.objectives.masked",
@@ -38,7 +45,10 @@ _PUBLIC = {
     "TextCorpus": "lit_fm.data.corpus",
 }
 __all__ = [
+    "IA3",
+    "AdaLoRA",
     "Adaptation",
+    "Bottleneck",
     "CausalLM",
     "Denoising",
     "Full",
@@ -46,7 +56,11 @@ __all__ = [
     "LoRA",
     "MaskedLM",
     "Objective",
+    "Peft",
+    "Prefix",
+    "Selective",
     "SequenceClassification",
+    "SoftPrompt",
     "SpanCorruption",
     "TextCorpus",
     "TokenClassification",

@@ -9,8 +9,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -19,6 +17,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from lit_fm import zoo
+from lit_fm.quantise import blocks_within_rows, quantisation
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -71,25 +70,26 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_network(name: str, auto_class: Any, dtype: str = "float32", from_scratch: bool = False) -> PreTrainedModel:
+def load_network(name: str, auto_class: Any, **how: Any) -> PreTrainedModel:
     """A network in training mode, on the CPU.
 
     Args:
         auto_class: one of transformers' `AutoModelFor...`.
-        dtype: of the weights, whatever the checkpoint was saved in.
-        from_scratch: random weights from the architecture alone.
+        how: `dtype` of the weights, whatever the checkpoint was saved in (float32 where nothing is said);
+            `from_scratch`, random weights from the architecture alone; `bits`, 4 or 8, to quantise linear layers,
+            for use on `device`.
 
     Raises:
         ValueError: no weights, or weights that do not fill the architecture.
     """
-    network, lacking = _load(name, auto_class, dtype, from_scratch, load_config(name))
+    network, lacking = _load(name, auto_class, load_config(name), **how)
     if lacking:
         raise _unfilled(name, network, lacking)
     return network
 
 
 def load_with_head(
-    name: str, auto_class: Any, dtype: str, from_scratch: bool, labels: list[str], pad: int | None
+    name: str, auto_class: Any, labels: list[str], pad: int | None, **how: Any
 ) -> tuple[PreTrainedModel, list[str]]:
     """A network with a new last layer, and the names of the modules in it that are new.
 
@@ -106,7 +106,11 @@ def load_with_head(
     config.num_labels = len(labels)
     if config.pad_token_id is None:
         config.pad_token_id = pad if pad is not None else 0
-    network, lacking = _load(name, auto_class, dtype, from_scratch, config)
+    if how.get("bits"):  # a random head would stay random in 4 bits
+        with torch.device("meta"):
+            outline = auto_class.from_config(config)
+        how["keep"] = [module for module, _ in outline.named_modules() if _HEAD.search(module)]
+    network, lacking = _load(name, auto_class, config, **how)
     new = _whole_modules(network, lacking)
     if foreign := [module for module in new if not _HEAD.search(module)]:
         raise _unfilled(name, network, foreign)
@@ -130,15 +134,32 @@ def _whole_modules(network: Any, lacking: list[str]) -> list[str]:
     return [*found, *sorted(missing - covered)]
 
 
-def _load(name: str, auto_class: Any, dtype: str, from_scratch: bool, config: Any) -> tuple[PreTrainedModel, list[str]]:
+def _load(
+    name: str,
+    auto_class: Any,
+    config: Any,
+    dtype: str = "float32",
+    from_scratch: bool = False,
+    bits: int | None = None,
+    device: str = "cpu",
+    keep: Sequence[str] = (),
+) -> tuple[PreTrainedModel, list[str]]:
     """A network in training mode, and the names of weights that its files do not hold."""
     path = zoo.resolve(name)
+    if from_scratch and bits:
+        raise ValueError(
+            f"model.from_scratch: weights of {bits} bits cannot learn: load a backbone, or leave out bits."
+        )
     if from_scratch:
         return _tried(auto_class.from_config, name, config, dtype=DTYPES[dtype]).train(), []
     if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
         raise ValueError(f"{path} holds no weights: set `model.from_scratch: true`, or give a folder that has some.")
     more = {"config": config, "dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
+    if bits:
+        more |= {"quantization_config": quantisation(bits, DTYPES[dtype], keep), "device_map": {"": device}}
     network, info = _tried(auto_class.from_pretrained, name, path, **more)
+    if bits == 4:
+        blocks_within_rows(network)
     return network.train(), sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
 
 
@@ -151,9 +172,7 @@ def _unfilled(name: str, network: Any, lacking: list[str]) -> ValueError:
 
 def load_vectors(name: str) -> torch.Tensor:
     """The input embeddings of a backbone: (vocabulary, width)."""
-    network, lacking = _load(
-        name, AutoModel, "float32", False, load_config(name)
-    )  # a pooler, which some lack, is not asked for
+    network, lacking = _load(name, AutoModel, load_config(name))  # a pooler, which some lack, is not asked for
     vectors = network.get_input_embeddings().weight
     if any(network.get_parameter(key) is vectors for key in lacking):
         raise _unfilled(name, network, lacking)
@@ -170,41 +189,6 @@ def _tried(load: Any, name: str, *args: Any, **kwargs: Any) -> Any:
                 f"the backbone {name!r} is a {kind}, which does not come {wanted}: choose another objective or backbone."
             ) from error
         raise ValueError(f"the backbone {name!r} cannot be loaded: {first_line(error)}") from error
-
-
-def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:
-    """Network that writes, and tokenizer, of a run folder, an adapter folder (peft's format), or a backbone's name.
-
-    Raises:
-        ValueError: it writes nothing: it fills blanks or tells classes apart.
-    """
-    exports = [folder for folder in (Path(name, "adapter"), Path(name, "model")) if folder.is_dir()]
-    folder = exports[0] if exports else Path(name)
-    if (folder / "run.json").is_file() and not exports:
-        raise ValueError(
-            f"the run {name} has exported nothing: it did not end. Its checkpoints are in {name}/checkpoints."
-        )
-    if not (folder / "adapter_config.json").is_file():
-        return load_network(str(folder), writer_class(str(folder)), dtype), load_tokenizer(str(folder))
-    from peft import PeftConfig, PeftModel
-
-    tuned = PeftConfig.from_pretrained(str(folder))
-    if tuned.task_type in ("SEQ_CLS", "TOKEN_CLS"):
-        raise ValueError(f"{name} tells classes apart and writes no text: `predict --run` names them.")
-    base = tuned.base_model_name_or_path
-    network = PeftModel.from_pretrained(load_network(base, writer_class(base), dtype), str(folder))
-    return network, load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
-
-
-def writer_class(name: str) -> Any:
-    """The class of a backbone's network as one that writes."""
-    config = load_config(name)
-    made = (config.architectures or [""])[0]
-    if made.endswith(("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")):
-        raise ValueError(
-            f"{name} is a {made}, which writes no text: `predict` fills its blanks or names classes, with the run's config."
-        )
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def decoder_start(config: PretrainedConfig) -> int:

@@ -1,8 +1,26 @@
 """What a checkpoint holds: the weights that learn, and never those that stay as the backbone has them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+
+def newest(run: Path) -> Path:
+    """The checkpoint of a run with the most steps.
+
+    Raises:
+        FileNotFoundError: it is no run, or has none yet.
+    """
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
+    found = {
+        int(step[1]): path for path in run.glob("checkpoints/*.ckpt") if (step := re.search(r"step=(\d+)", path.name))
+    }
+    if not found:
+        raise FileNotFoundError(f"{run}: this run has no checkpoint yet.")
+    return found[max(found)]
 
 
 def learnable_names(module: nn.Module) -> set[str]:

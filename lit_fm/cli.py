@@ -4,9 +4,9 @@ Nothing heavy is imported before a verb needs it. Errors that a person can mend 
 """
 
 import inspect
+import json
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -25,6 +25,14 @@ TRAINER_VERBS = {
     "predict": "write answers to the prompts of the test split, or of --data.test FILE",
 }
 FUNCTIONS = {
+    "merge": (
+        "lit_fm.ship.merge:merge",
+        "fold what a run learnt into its backbone, and verify it: merge RUN --out DIR",
+    ),
+    "export": ("lit_fm.ship.export:export", "a run's adapter or model with a card, to publish: export RUN --out DIR"),
+    "adapters": ("lit_fm.ship.adapters:adapters", "what adapters cost on disk, beside whole models: adapters RUN RUN"),
+    "switch": ("lit_fm.ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
+    "combine": ("lit_fm.ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),
     "generate": (
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
@@ -131,6 +139,9 @@ def _named(args: list[str], function: Any) -> list[str]:
     """Words before the first option are the function's parameters in their order."""
     words = list(takewhile(lambda arg: not arg.startswith("--"), args))
     parameters = list(inspect.signature(function).parameters)[: len(words)]
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    if words and first and first.annotation == list[str]:  # all of them are its items
+        return [f"--{first.name}={json.dumps(words)}", *args[len(words) :]]
     named = [part for name, word in zip(parameters, words, strict=False) for part in (f"--{name}", word)]
     return [*named, *args[len(parameters) :]]
 
@@ -155,10 +166,13 @@ def _expand(args: list[str]) -> tuple[str, list[str]]:
     rest = iter(args)
     for arg in rest:
         key, equals, value = arg.partition("=")
-        if key not in ("--config", "-c", "--run"):
+        if key not in ("--config", "-c", "--run", "--model.adaptation"):
             options.append(arg)
             continue
         value = value if equals else next(rest, "")
+        if key == "--model.adaptation":  # a class, or a file that names one with its settings
+            options += [key, str(find_config(value)) if value.endswith(".yaml") else value]
+            continue
         if key == "--run":
             configs += _run_arguments(Path(value))
         else:
@@ -183,22 +197,16 @@ def find_config(name: str) -> Path:
 
 
 def _run_arguments(folder: Path) -> list[str]:
-    if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(f"--run {folder}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
-    steps = {
-        int(found[1]): path
-        for path in folder.glob("checkpoints/*.ckpt")
-        if (found := re.search(r"step=(\d+)", path.name))
-    }
-    if not steps:
-        raise FileNotFoundError(f"--run {folder}: this run has no checkpoint yet.")
+    from lit_fm.checkpoint import newest
+
+    checkpoint = newest(folder)
     args = [
         "--config",
         str(folder / "config.yaml"),
         "--run.folder",
         str(folder),
         "--ckpt_path",
-        str(steps[max(steps)]),
+        str(checkpoint),
     ]
     for labels in folder.glob("*/labels.json"):  # the classes that the head was trained for, whatever the data is now
         args += ["--model.labels", labels.read_text(encoding="utf-8").strip()]

@@ -1,7 +1,8 @@
 """Which weights decay, and how the learning rate moves over the optimizer steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, log, pi
 from typing import Any, Literal
 
 import torch
@@ -13,18 +14,24 @@ def adamw(params: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, fused=True)
 
 
-def decay_groups(network: nn.Module) -> list[dict]:
-    """Two parameter groups over what learns: matrices decay; biases, norms and embeddings do not.
+def decay_groups(network: nn.Module, rates: Mapping[str, float] | None = None) -> list[dict]:
+    """Parameter groups over what learns: matrices decay; biases, norms and embeddings do not.
 
     A rule by number of dimensions and kind of module, since names miss some norms (`ln_1`, RMSNorm).
+
+    Args:
+        rates: factors on the learning rate, by name; each has groups of its own, whose `factor` it is.
     """
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    learns = [p for p in network.parameters() if p.requires_grad]
-    decays = [p for p in learns if p.ndim >= 2 and id(p) not in embeddings]
-    chosen = {id(p) for p in decays}
-    rest = [p for p in learns if id(p) not in chosen]
-    groups: list[dict] = [{"params": decays}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[float, bool], list[Any]] = {}
+    for name, p in network.named_parameters():
+        if p.requires_grad:
+            decays = p.ndim >= 2 and id(p) not in embeddings
+            groups.setdefault(((rates or {}).get(name, 1.0), not decays), []).append(p)
+    return [
+        {"params": learns, "factor": factor, **({"weight_decay": 0.0} if still else {})}
+        for (factor, still), learns in sorted(groups.items(), key=lambda item: (abs(log(item[0][0])), item[0]))
+    ]
 
 
 @dataclass

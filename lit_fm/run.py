@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_fm.provenance import peak_memory, provenance
-from lit_fm.screen import console, show_data, show_learnable, show_summary
+from lit_fm.screen import console, learnable, show_data, show_learnable, show_summary
 from lit_fm.track import Guarded, Tracker, loggers
 
 
@@ -113,7 +113,6 @@ class Run(L.Callback):
         show_summary(self.folder, summary, pl_module.writes)
 
     def _summary(self, trainer: Any, objective: Any) -> dict[str, Any]:
-        learns = sum(p.numel() for p in objective.network.parameters() if p.requires_grad)
         score = self.score
         scored = {_key(name): value for name, value in score.after.items()}
         scored |= {f"{_key(name)}_before": value for name, value in score.before.items() if name in score.after}
@@ -125,7 +124,7 @@ class Run(L.Callback):
             **losses,
             "seconds": round(time.perf_counter() - self.started, 2),
             "peak_memory_bytes": peak_memory(),
-            "learnable_parameters": learns,
+            "learnable_parameters": learnable(objective.network)[0],
             "optimizer_steps": trainer.global_step,
             "measured": list(score.after),
             "generations": score.scored[:5],

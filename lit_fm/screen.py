@@ -1,5 +1,6 @@
 """What a person sees: data and learnable weights before a run, progress while it goes on, and what came of it."""
 
+import math
 import os
 import sys
 import time
@@ -79,14 +80,27 @@ def show_data(report: dict[str, dict[str, Any]]) -> None:
     console.print(f"Rows were read as: {', '.join(sorted({about['kind'] for about in report.values()}))}.")
 
 
+def learnable(network: Any) -> tuple[int, int]:
+    """How many parameters learn, and how many tensors."""
+    learns = [p.numel() for p in network.parameters() if p.requires_grad]
+    return sum(learns), len(learns)
+
+
+def size(parameter: Any) -> int:
+    """Its number of weights: two of them share a byte of a 4-bit tensor."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)
+
+
 def show_learnable(objective: Any) -> None:
-    """How much learns: tensors, parameters, percent."""
-    parameters = list(objective.network.parameters())
-    learns = [p for p in parameters if p.requires_grad]
-    n, total = sum(p.numel() for p in learns), sum(p.numel() for p in parameters)
+    """How much learns: tensors, parameters, percent; and how the rest is kept."""
+    (n, tensors), parameters = learnable(objective.network), list(objective.network.parameters())
+    total, bits = sum(map(size, parameters)), objective.adaptation.bits
+    frozen = sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad)
+    quantised = f" The backbone is kept in {bits} bits: {frozen / 2**20:,.1f} MiB." if bits else ""
     console.print(
-        f"{type(objective.adaptation).__name__} on {objective.backbone}: {len(learns)} of {len(parameters)} tensors learn, "
-        f"{n:,} of {total:,} parameters ({n / total:.2%})."
+        f"{type(objective.adaptation).__name__} on {objective.backbone}: {tensors} of {len(parameters)} tensors learn, "
+        f"{n:,} of {total:,} parameters ({n / total:.2%}).{quantised}"
     )
 
 

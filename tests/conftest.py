@@ -43,9 +43,9 @@ def llama_config(**changes):
     from transformers import LlamaConfig
 
     small = {
-        "vocab_size": 2048,
+        "vocab_size": 2064,
         "hidden_size": 32,
-        "intermediate_size": 48,
+        "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -61,15 +61,15 @@ def causal_configs():
     """Random-weight configurations of several architectures, by name."""
     from transformers import BloomConfig, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen3Config
 
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 2048}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 2064}
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    deep = {"intermediate_size": 48, "max_position_embeddings": 512}
+    deep = {"intermediate_size": 64, "max_position_embeddings": 512}
     still = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
     return {
         "llama": llama_config(),
         "qwen3": Qwen3Config(num_key_value_heads=2, head_dim=8, **size, **deep, **ids),
         "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **still, **ids),
-        "opt": OPTConfig(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0, max_position_embeddings=512, **size, **ids),
+        "opt": OPTConfig(ffn_dim=64, word_embed_proj_dim=32, dropout=0.0, max_position_embeddings=512, **size, **ids),
         "bloom": BloomConfig(hidden_size=32, n_layer=2, n_head=4, **ids),
         "neox": GPTNeoXConfig(**size, **deep, **ids),
     }
@@ -80,11 +80,11 @@ def masked_configs():
     from transformers import BertConfig, ModernBertConfig, RobertaConfig
 
     size = {
-        "vocab_size": 2048,
+        "vocab_size": 2064,
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "intermediate_size": 48,
+        "intermediate_size": 64,
     }
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pad_token_id": 0}
     modern = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
@@ -101,10 +101,10 @@ def seq2seq_configs():
     """Of encoder-decoders, by name; without dropout."""
     from transformers import BartConfig, T5Config
 
-    ids = {"vocab_size": 2048, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    ids = {"vocab_size": 2064, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     deep = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    thin = {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": 0.0, "max_position_embeddings": 512}
-    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+    thin = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "dropout": 0.0, "max_position_embeddings": 512}
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
     return {
         "t5": T5Config(**ids, **t5),
         "t5-v1.1": T5Config(

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 from lit_fm import CausalLM, Full, LoRA, backbone
-from lit_fm.backbone import load_adapted, load_network
+from lit_fm.adapted import load_adapted
+from lit_fm.backbone import load_network
 
 IDS = torch.arange(3, 60)[None]
 

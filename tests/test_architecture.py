@@ -34,9 +34,10 @@ LEVELS = [
         "lit_fm.data.examples",
         "lit_fm.data",
     ],
-    ["lit_fm.backbone", "lit_fm.checkpoint", "lit_fm.provenance", "lit_fm.run"],
+    ["lit_fm.backbone", "lit_fm.adapted", "lit_fm.quantise", "lit_fm.checkpoint", "lit_fm.provenance", "lit_fm.run"],
     ["lit_fm.evaluate", "lit_fm.tokens", "lit_fm.data.base", "lit_fm.data.instruct", "lit_fm.data.corpus"],
     ["lit_fm.objectives"],
+    ["lit_fm.ship"],
     ["lit_fm.cli", "lit_fm.trainer_cli", "lit_fm.__main__"],
 ]
 

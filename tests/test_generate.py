@@ -6,7 +6,8 @@ from conftest import QUICK, causal_configs, llama_config
 from test_loss_and_gradients import objective
 from transformers import AutoModelForCausalLM
 
-from lit_fm.backbone import load_adapted, load_network, load_tokenizer
+from lit_fm.adapted import load_adapted
+from lit_fm.backbone import load_network, load_tokenizer
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.evaluate.generate import continue_prompts
 from lit_fm.evaluate.score import exact_match

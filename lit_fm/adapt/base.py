@@ -1,38 +1,86 @@
 """The contract of an adaptation, and the plainest one."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from torch import Tensor
+
+Bits = Literal[4, 8]
 
 
 class Adaptation(ABC):
     """Decides which weights of a backbone learn, and puts new ones in. Touches no network before `apply`."""
 
-    exports_as: str
+    exports_as = "adapter"
     """The folder of a run that `export` writes: `model` for a whole network, `adapter` for what was put in."""
+    bits: Bits | None = None
+    """The backbone is loaded quantised to so many bits a weight."""
+    virtual_tokens = 0
+    """Positions of the context that new vectors take."""
+    checkpoints_activations = True
+    """Whether it works where activations are computed again in the backward pass."""
+    unmergeable: str | None = "its layers are not linear: they stay beside the backbone's"
+    """Why what learnt cannot be folded into the backbone's own weights; None where it can."""
 
-    @abstractmethod
+    task_type: str | None = None
+    """What peft calls the objective (`CAUSAL_LM`, ...), where it has a word for it."""
+    new: tuple[str, ...] = ()
+    """Modules with random weights, such as a head: they always learn, and are exported."""
+
     def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
         """The network that will be trained; `requires_grad` tells what learns. Its output is as before.
-
-        Args:
-            task_type: what peft calls the objective (`CAUSAL_LM`, ...), where it has a word for it.
-            new: modules with random weights, such as a head: they always learn, and are exported.
 
         Raises:
             ValueError: a setting does not fit this network.
         """
+        self.task_type, self.new = task_type, tuple(new)
+        return self.change(network)
 
-    def export(self, network: Any, folder: Path) -> None:
-        """Write what learnt, as safetensors, in the format that `from_pretrained` reads."""
-        network.save_pretrained(folder)
+    @abstractmethod
+    def change(self, network: Any) -> Any:
+        """Freeze what is not to learn, and put new weights in."""
+
+    @abstractmethod
+    def export(self, network: Any, folder: Path, base: str) -> None:
+        """Write what learnt, as safetensors. `base`: what the backbone is called."""
+
+    # What happens in training besides the loss.
+
+    def rates(self, network: Any) -> dict[str, float]:
+        """Factors on the learning rate, by name of the weight; 1 where nothing is said."""
+        return {}
+
+    def begin(self, network: Any, steps: int) -> None:  # noqa: B027
+        """Training begins, and will take so many optimizer steps."""
+
+    def penalty(self, network: Any) -> Tensor | float:
+        """Added to the mean loss."""
+        return 0.0
+
+    def before_step(self, network: Any, step: int) -> None:  # noqa: B027
+        """Gradients are there; `step` optimizer steps were made."""
+
+    def after_step(self, network: Any, step: int) -> None:  # noqa: B027
+        """The optimizer made its `step`-th step; gradients are still there."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that it was made with."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names if name != "self"}
 
 
 class Full(Adaptation):
     """Every weight learns."""
 
     exports_as = "model"
+    unmergeable = None
 
-    def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
+    def change(self, network: Any) -> Any:
         return network
+
+    def export(self, network: Any, folder: Path, base: str) -> None:
+        network.save_pretrained(folder)

@@ -4,18 +4,22 @@ A (rank x in) starts at random, B (out x rank) at zero, so that nothing changes 
 "LoRA: Low-Rank Adaptation of Large Language Models", equation 3. Carried out by peft.
 """
 
-import re
-from collections.abc import Sequence
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from lit_fm.adapt.base import Adaptation
-from lit_fm.nearest import did_you_mean
+from lit_fm.adapt.base import Bits
+from lit_fm.adapt.tuner import Tuner, besides, check_targets
+
+Init = Literal["zero", "pissa", "olora"]
 
 
-class LoRA(Adaptation):
+class LoRA(Tuner):
     """Low-rank updates of linear layers; the backbone stays frozen.
 
     Args:
@@ -23,55 +27,93 @@ class LoRA(Adaptation):
         alpha: the update is scaled by `alpha / rank`.
         dropout: on the input of the update, in training.
         targets: how names of linear layers end (`q_proj`, `layers.0.mlp.up_proj`), or `all-linear`: all but the head.
+        rslora: scale by `alpha / sqrt(rank)`, which keeps high ranks learning. Kalajdzievski 2023, theorem 3.2.
+        dora: learn the length of each row of W apart from its direction. Liu et al. 2024, "DoRA", equation 5.
+        init: of A and B. `pissa` takes the principal singular vectors of W (Meng et al. 2024), `olora` an orthonormal basis
+            (Büyükakyüz 2024); W keeps the rest. Exported as plain LoRA of twice the rank.
+        plus: B learns so many times faster than A. Hayou et al. 2024, "LoRA+".
+        ranks: other ranks for some of the targets.
+        bits: load the backbone in 4 bits (NF4, quantised twice: QLoRA, Dettmers et al. 2023) or 8.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or two settings exclude each other.
     """
 
-    exports_as = "adapter"
-
     def __init__(
-        self, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, targets: str | list[str] = "all-linear"
+        self,
+        rank: int = 8,
+        alpha: float = 16.0,
+        dropout: float = 0.0,
+        targets: str | list[str] = "all-linear",
+        rslora: bool = False,
+        dora: bool = False,
+        init: Init = "zero",
+        plus: float = 1.0,
+        ranks: dict[str, int] | None = None,
+        bits: Bits | None = None,
     ) -> None:
-        if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
+        if min(rank, *(ranks or {}).values(), rank) < 1 or alpha <= 0 or not 0 <= dropout < 1 or plus <= 0:
             raise ValueError(
-                f"LoRA needs rank >= 1, alpha > 0 and dropout in 0..1, got {rank}, {alpha}, {dropout}: correct them."
+                f"LoRA needs rank >= 1, alpha > 0, dropout in 0..1 and plus > 0, got {rank}, {alpha}, {dropout}, {plus}: "
+                "correct them."
             )
-        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+        if init != "zero" and (bits or dora):
+            raise ValueError(
+                f"init {init} changes the backbone's weights, which {'quantised' if bits else 'DoRA'} ones do not allow: "
+                f"leave out init or {'bits' if bits else 'dora'}."
+            )
+        self.rank, self.alpha, self.dropout, self.dora = rank, alpha, dropout, dora
+        self.rslora, self.init, self.plus, self.bits = rslora, init, plus, bits
         self.targets = [targets] if isinstance(targets, str) and targets != "all-linear" else targets
+        self.ranks = ranks or {}
+        self._first: dict[str, Tensor] = {}
 
-    def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
-        from peft import LoraConfig, get_peft_model
+    def config(self, network: Any) -> Any:
+        from peft import LoraConfig
 
-        self._check_targets(network)
-        config = LoraConfig(
-            task_type=task_type,
+        if self.init == "olora" and any(isinstance(m, Conv1D) for m in network.modules()):
+            raise ValueError(f"LoRA: init olora is not made for the layers of {type(network).__name__}: use pissa.")
+        check_targets(self.targets, network)
+        check_targets(list(self.ranks), network, "ranks")
+        return LoraConfig(
+            task_type=self.task_type,
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules=self.targets,
-            modules_to_save=list(new) or None,
-            exclude_modules=rf".*({'|'.join(map(re.escape, new))})(\..*)?" if new else None,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            init_lora_weights=True if self.init == "zero" else self.init,
+            rank_pattern=self.ranks,
+            **besides(self.new),
         )
-        return get_peft_model(network, config)
 
-    def _check_targets(self, network: Any) -> None:
-        """peft ignores a name that matches nothing while another one matches."""
-        if isinstance(self.targets, str):
-            return
-        linear = [name for name, m in network.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-        leaves = {name.rpartition(".")[2] for name in linear}
-        for target in self.targets:
-            matched = [name for name in linear if name == target or name.endswith(f".{target}")]
-            if not matched:
-                raise ValueError(
-                    f"adaptation.targets: no linear layer is called {target!r}: {did_you_mean(target, leaves)} "
-                    f"This backbone has {sorted(leaves)}."
-                )
-            head = network.get_output_embeddings()
-            tied = head is not None and head.weight is network.get_input_embeddings().weight
-            if tied and any(network.get_submodule(name) is head for name in matched):
-                raise ValueError(
-                    f"adaptation.targets: {target!r} shares its matrix with the input embeddings, and LoRA on one of "
-                    "two tied matrices cannot be merged: leave it out."
-                )
+    def change(self, network: Any) -> Any:
+        made = super().change(network)
+        if self.init != "zero":
+            self._first = {n: p.detach().cpu().clone() for n, p in made.named_parameters() if ".lora_" in n}
+        return made
+
+    def rates(self, network: Any) -> dict[str, float]:
+        names = (name for name, _ in network.named_parameters() if ".lora_B." in name)
+        return {} if self.plus == 1 else dict.fromkeys(names, self.plus)
+
+    def export(self, network: Any, folder: Path, base: str) -> None:
+        super().export(network, folder, base)
+        if self._first:
+            self._as_plain(folder)
+
+    def _as_plain(self, folder: Path) -> None:
+        """Rewrite as an update of the backbone as it is published: B A - B0 A0 is a product of twice the rank."""
+        path, about = folder / "adapter_model.safetensors", json.loads((folder / "adapter_config.json").read_text())
+        first = {name.replace(".default.", "."): weight for name, weight in self._first.items()}
+        weights = load_file(path)
+        for name in [name for name in weights if ".lora_" in name]:
+            down = ".lora_A." in name
+            pair = [weights[name], first[name] if down else -first[name]]
+            weights[name] = torch.cat(pair, dim=0 if down else 1).contiguous()
+        save_file(weights, path, {"format": "pt"})
+        doubled = {"r": 2 * self.rank, "rank_pattern": {name: 2 * rank for name, rank in self.ranks.items()}}
+        alpha = self.alpha * (2**0.5 if self.rslora else 2)
+        about |= {**doubled, "lora_alpha": alpha, "init_lora_weights": True}
+        (folder / "adapter_config.json").write_text(json.dumps(about, indent=2) + "\n")

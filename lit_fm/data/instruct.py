@@ -135,6 +135,7 @@ class InstructionData(ObjectiveData):
             ValueError: more was asked for than the backbone takes.
         """
         context = context_length(load_config(self.objective.backbone))
+        context = context and context - self.objective.adaptation.virtual_tokens
         if self._max_length and context and self._max_length > context:
             raise ValueError(
                 f"data.max_length is {self._max_length}, but {self.objective.backbone} takes {context} tokens at most: "

@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lit_fm.backbone import context_length, decoder_start, load_adapted
+from lit_fm.adapted import load_adapted
+from lit_fm.backbone import context_length, decoder_start
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import chat_text, prompt_text
 
@@ -20,8 +23,9 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
     """What the network writes after each prompt, without special tokens, in the order given.
 
     Prompts of like length share a batch, padded on the left; the mask gives each its own positions. What an encoder reads
-    is padded on the right. Leaves the network
-    in the mode that it was in, and its makers' sampling settings out of account.
+    is padded on the right. Behind virtual tokens there is no padding: it would part them from the text, so only prompts
+    of equal length share a batch. Leaves the network in the mode that it was in, and its makers' sampling settings out
+    of account.
 
     Args:
         prompts: token ids. One that leaves no room for the answer in the network's context loses its left; this is said.
@@ -35,20 +39,32 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     was_training = network.training
     network.eval()
+    exact = _virtual_tokens(network) > 0 and not network.config.is_encoder_decoder
     try:
-        for start in range(0, len(order), BATCH):
-            numbers = order[start : start + BATCH]
-            for i, ids in zip(
-                numbers, _batch(network, tokenizer, [prompts[i] for i in numbers], max_new_tokens), strict=True
-            ):
+        for numbers in _batches(order, [len(prompts[i]) if exact else 0 for i in order]):
+            made = _batch(network, tokenizer, [prompts[i] for i in numbers], max_new_tokens)
+            for i, ids in zip(numbers, made, strict=True):
                 texts[i] = tokenizer.decode(ids, skip_special_tokens=True)
     finally:
         network.train(was_training)
     return texts
 
 
+def _batches(order: list[int], kinds: list[int]) -> Iterator[list[int]]:
+    """Cuts an order into batches, each of one kind."""
+    for _, group in groupby(zip(order, kinds, strict=True), key=lambda pair: pair[1]):
+        numbers = [number for number, _ in group]
+        for start in range(0, len(numbers), BATCH):
+            yield numbers[start : start + BATCH]
+
+
+def _virtual_tokens(network: Any) -> int:
+    """Positions in front of the text that an adaptation takes."""
+    return getattr(getattr(network, "active_peft_config", None), "num_virtual_tokens", 0)
+
+
 def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_tokens: int) -> list[list[int]]:
-    room = context_length(network.config) or sys.maxsize
+    room = (context_length(network.config) or sys.maxsize) - _virtual_tokens(network)
     room -= 0 if network.config.is_encoder_decoder else max_new_tokens
     if room < 2:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, more than the context of the network: lower it.")

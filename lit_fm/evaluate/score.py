@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import torch.distributed as dist
 
-from lit_fm.evaluate.perplexity import measure
+from lit_fm.evaluate import perplexity
 from lit_fm.screen import SHARES, console
 
 
@@ -46,13 +46,14 @@ class Score(L.Callback):
         order = np.random.default_rng(data.seed).permutation(np.array(fit, dtype=int))[: self.examples]
         return [made[i] for i in order], max((len(ids[i]) for i in order), default=0)
 
-    def _measure(self, trainer: Any, objective: Any) -> dict[str, float]:
+    def measure(self, trainer: Any, objective: Any) -> dict[str, float]:
+        """What the objective measures on the test split; prompts, predictions and answers are in `scored`."""
         data = trainer.datamodule
         if not self.examples:
             return {}
         if not data.has_answers:
             data.setup("test")
-            return measure(trainer, objective, "test")
+            return perplexity.measure(trainer, objective, "test")
         chosen, longest = self._chosen(trainer, objective)
         if not chosen:
             if trainer.is_global_zero:
@@ -77,16 +78,16 @@ class Score(L.Callback):
         return objective.measure([row["prediction"] for row in self.scored], [row["answer"] for row in self.scored])
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        self.before = self._measure(trainer, pl_module)
+        self.before = self.measure(trainer, pl_module)
         if self.before and trainer.is_global_zero:
             console.print(f"Before training, on the test split: {', '.join(written(self.before))}.")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.after = self._measure(trainer, pl_module)
+        self.after = self.measure(trainer, pl_module)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.datamodule.has_answers:  # a test of running text has measured it already
-            self.after = self._measure(trainer, pl_module)
+            self.after = self.measure(trainer, pl_module)
 
 
 def written(found: dict[str, float]) -> list[str]:

@@ -34,6 +34,8 @@ class Objective(Training, ABC):
         optimizer: a `torch.optim.Optimizer` class and its arguments.
         from_scratch: start from random weights, with the backbone's architecture and tokenizer.
         dtype: of the backbone's weights. Below float32, small updates of weights that learn are lost to rounding.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them: slower, in less
+            memory.
     """
 
     auto_class: Any
@@ -54,10 +56,16 @@ class Objective(Training, ABC):
         schedule: Schedule = Schedule(),
         from_scratch: bool = False,
         dtype: backbones.Dtype = "float32",
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(optimizer, schedule)
+        super().__init__(optimizer, schedule, adaptation or Full())
         self.backbone, self.from_scratch, self.weights_dtype = backbone, from_scratch, dtype
-        self.adaptation = adaptation or Full()
+        if activation_checkpointing and not self.adaptation.checkpoints_activations:
+            raise ValueError(
+                f"model.activation_checkpointing: {type(self.adaptation).__name__} puts keys and values into a cache, "
+                "which the second computation would lengthen: leave one of them out."
+            )
+        self.activation_checkpointing = activation_checkpointing
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
         self.means: dict[str, TokenMean] = {}
 
@@ -107,7 +115,8 @@ class Objective(Training, ABC):
         """The longest input in tokens: what the data says, or else what the network takes."""
         data = self.trainer.datamodule if self._trainer else None  # type: ignore[attr-defined]
         known = data.max_length if isinstance(data, ObjectiveData) else None
-        return known or backbones.context_length(self.network.config)
+        context = backbones.context_length(self.network.config)
+        return known or (context and context - self.adaptation.virtual_tokens)
 
     @property
     def encoding(self) -> Any:
@@ -141,6 +150,8 @@ class Objective(Training, ABC):
         if self.network is not None:
             return
         network, new = self.build()
+        if self.activation_checkpointing:
+            network.gradient_checkpointing_enable()
         self.network = self.adaptation.apply(network, self.task_type, new).train()
         learns = [p for p in self.network.parameters() if p.requires_grad]
         if not learns:
@@ -148,7 +159,13 @@ class Objective(Training, ABC):
 
     def build(self) -> tuple[Any, list[str]]:
         """The backbone's network, and the names of modules in it that are new: they always learn."""
-        return backbones.load_network(self.backbone, self.auto_class, self.weights_dtype, self.from_scratch), []
+        return backbones.load_network(self.backbone, self.auto_class, **self._loading), []
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        device = self.trainer.strategy.root_device if self._trainer else "cpu"
+        bits = {"bits": self.adaptation.bits, "device": str(device)}
+        return {"dtype": self.weights_dtype, "from_scratch": self.from_scratch, **bits}
 
     # Evaluate.
 
@@ -211,7 +228,7 @@ class Objective(Training, ABC):
         if self.writes:  # with the token that was trained to end an answer
             ends = end_tokens(self.network, self.tokenizer)
             self.network.generation_config.eos_token_id = ends if len(ends) > 1 else next(iter(ends), None)
-        self.adaptation.export(self.network, folder)
+        self.adaptation.export(self.network, folder, self.backbone)
         self.tokenizer.save_pretrained(folder)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

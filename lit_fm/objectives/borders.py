@@ -54,8 +54,10 @@ def _sample(network: Any, length: int) -> Tensor:
 
 
 def _differ(one: Tensor, other: Tensor, network: Any) -> bool:
-    exact = next(network.parameters()).dtype == torch.float32
-    return bool((one - other).abs().max() > (1e-4 if exact else 2e-2) * one.std())
+    kinds = {p.dtype for p in network.parameters()}
+    # Which columns LLM.int8() leaves out of rounding hangs on all tokens of a batch.
+    allowed = 0.2 if torch.int8 in kinds else 1e-4 if next(network.parameters()).dtype == torch.float32 else 2e-2
+    return bool((one - other).abs().max() > allowed * one.std())
 
 
 def check_causal(network: Any, name: str) -> None:

@@ -86,7 +86,7 @@ class Head(Objective):
             raise ValueError("the classes are not known: train on InstructionData, or name them: model.labels.")
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         self.quality = MetricCollection(self.metrics())
-        return load_with_head(self.backbone, self.auto_class, self.weights_dtype, self.from_scratch, self.labels, pad)
+        return load_with_head(self.backbone, self.auto_class, self.labels, pad, **self._loading)
 
     def metrics(self) -> dict[str, Any]:
         """What a validation measures besides the loss."""
@@ -122,8 +122,8 @@ class Head(Objective):
         return batch, starts
 
     def logits(self, batch: Batch) -> Tensor:
-        made = self.network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return made.reshape(-1, made.shape[-1])[batch["rows"]]
+        """Of the rows, or of positions in them: (targets, classes)."""
+        return self.network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
     def observe(self, logits: Tensor, batch: Batch) -> None:
         if len(batch["targets"]):
@@ -204,6 +204,9 @@ class SequenceClassification(Head):
         batch, _ = self.padded(items)
         targets = torch.tensor([int(item["labels"][0]) for item in items])
         return {**batch, "rows": torch.arange(len(items)), "targets": targets}
+
+    def logits(self, batch: Batch) -> Tensor:
+        return super().logits(batch)[batch["rows"]]
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         labels = self.labels or []

@@ -198,7 +198,7 @@ class MaskedLM(Objective):
 
     def logits(self, batch: Batch) -> Tensor:
         more = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}
-        with only_rows(self.network.get_output_embeddings(), batch["rows"]):
+        with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], **more).logits
 
     # Answers.

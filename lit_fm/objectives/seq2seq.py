@@ -149,7 +149,7 @@ class Seq2Seq(Objective):
 
     def logits(self, batch: Batch) -> Tensor:
         more = {key: batch[key] for key in ("attention_mask", "decoder_input_ids")}
-        with only_rows(self.network.get_output_embeddings(), batch["rows"]):
+        with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["decoder_input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:

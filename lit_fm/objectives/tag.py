@@ -12,6 +12,7 @@ from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.entities import EntityF1, are_entity_tags, entity_f1
 from lit_fm.objectives.base import Batch
 from lit_fm.objectives.classify import Head, agreement
+from lit_fm.objectives.loss import rows_of
 
 
 class TokenClassification(Head):
@@ -89,6 +90,9 @@ class TokenClassification(Head):
         rows = np.flatnonzero(targets != IGNORED)
         flat = torch.from_numpy(targets.reshape(-1)[rows])
         return {**batch, "rows": torch.from_numpy(rows), "targets": flat, "sentences": torch.from_numpy(rows // width)}
+
+    def logits(self, batch: Batch) -> Tensor:
+        return rows_of(super().logits(batch), batch["rows"], batch["input_ids"].shape[1])
 
     def observe(self, logits: Tensor, batch: Batch) -> None:
         if len(batch["targets"]):

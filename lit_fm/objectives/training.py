@@ -15,6 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lit_fm.adapt import Adaptation
 from lit_fm.optim import Schedule, decay_groups
 
 Batch = dict[str, Any]
@@ -23,13 +24,14 @@ Batch = dict[str, Any]
 class Training(L.LightningModule, ABC):
     """Steps over windows of micro-batches, by sums of token losses."""
 
-    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule) -> None:
+    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule, adaptation: Adaptation) -> None:
         super().__init__()
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.schedule, self.adaptation = optimizer, schedule, adaptation
         self.network: Any = None
         self._window_loss: list[Tensor] = []
         self._window_targets = self._window_tokens = 0
         self._scale = 0.0
+        self._stepped = 0
 
     @abstractmethod
     def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
@@ -60,13 +62,21 @@ class Training(L.LightningModule, ABC):
         if self.global_rank:  # the weights are the same on all ranks by now, what is dropped out must not be
             torch.manual_seed(torch.initial_seed() + self.global_rank)
         self._use_asked_rates()
+        self.adaptation.begin(self.network, self.total_steps)
+        self._stepped = self.trainer.global_step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         total, targets = self.token_losses(batch)
         self._window_loss.append(total.detach())
         self._window_targets += targets
         self._window_tokens += batch["tokens"]
+        total = total + self.adaptation.penalty(self.network) * targets
         return total * self.trainer.accumulate_grad_batches  # Lightning divides by it
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.global_step > self._stepped:
+            self._stepped = self.trainer.global_step
+            self.adaptation.after_step(self.network, self._stepped)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over all targets of the window; refuse a loss that is not finite."""
@@ -74,6 +84,7 @@ class Training(L.LightningModule, ABC):
         sums = torch.stack([local[:-1].sum(), local[-1]])
         total, targets = self.trainer.strategy.reduce(sums, reduce_op="sum")
         mean = total / targets
+        self.adaptation.before_step(self.network, self.trainer.global_step)
         # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, (self.trainer.world_size / targets).item())
@@ -107,7 +118,9 @@ class Training(L.LightningModule, ABC):
     # Optimise.
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(decay_groups(self.network))
+        optimizer = self.optimizer(decay_groups(self.network, self.adaptation.rates(self.network)))
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("factor")
         # A fused optimizer would undo a scaler's scale inside its step, after norms were taken; we want it before.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         self._asked = [(group["lr"], group.get("weight_decay")) for group in optimizer.param_groups]

@@ -1,0 +1,130 @@
+"""Selective fine-tuning: some of the backbone's own weights learn, and no new ones are put in.
+
+Biases alone are BitFit (Ben Zaken et al. 2022). Gradual unfreezing and rates that fall with depth are from ULMFiT (Howard
+and Ruder 2018, sections 3.2 and 3.3).
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_fm.adapt.base import Adaptation
+from lit_fm.adapt.delta import save_delta
+from lit_fm.adapt.layers import ROLES, block_of, blocks, in_head, is_norm
+
+Kind = Literal["all", "biases", "norms", "head", "attention", "embeddings"]
+
+
+class Selective(Adaptation):
+    """The weights that one of these settings names learn; all others are frozen.
+
+    Args:
+        learn: kinds of weights. `head`: what is behind the last block.
+        names: a regular expression that is searched in names of weights.
+        last_blocks: the topmost blocks, so many of each stack.
+        layer_decay: the learning rate of each block is that of the block above times this.
+        unfreeze_every: at first only the head and the topmost block learn; after so many optimizer steps the next, and so
+            on.
+
+    Raises:
+        ValueError: nothing is named, or a number is out of its range.
+    """
+
+    unmergeable = None
+
+    def __init__(
+        self,
+        learn: list[Kind] | None = None,
+        names: str | None = None,
+        last_blocks: int = 0,
+        layer_decay: float = 1.0,
+        unfreeze_every: int | None = None,
+    ) -> None:
+        self.learn: list[Kind] = learn or []
+        if not self.learn and not names and not last_blocks:
+            raise ValueError("Selective: nothing is chosen to learn: say learn, names or last_blocks.")
+        if last_blocks < 0 or not 0 < layer_decay <= 1 or (unfreeze_every is not None and unfreeze_every < 1):
+            raise ValueError(
+                f"Selective needs last_blocks >= 0, layer_decay in 0..1 and unfreeze_every >= 1, got {last_blocks}, "
+                f"{layer_decay}, {unfreeze_every}: correct them."
+            )
+        try:
+            re.compile(names or "")
+        except re.error as error:
+            raise ValueError(f"adaptation.names: {names!r} is no regular expression: {error}. Correct it.") from error
+        self.names, self.last_blocks = names, last_blocks
+        self.layer_decay, self.unfreeze_every = layer_decay, unfreeze_every
+
+    def change(self, network: Any) -> Any:
+        everything = dict(network.named_parameters())
+        chosen = {name for kind in self.learn for name in self._of_kind(kind, network)}
+        if self.names:
+            found = {name for name in everything if re.search(self.names, name)}
+            if not found:
+                raise ValueError(
+                    f"adaptation.names: {self.names!r} is in no name of a weight. They read like {list(everything)[:4]}."
+                )
+            chosen |= found
+        depth = blocks(network)
+        if self.last_blocks > depth:
+            raise ValueError(f"adaptation.last_blocks is {self.last_blocks}, but the backbone has {depth}: lower it.")
+        chosen |= {name for name in everything if (block_of(name) or 0) >= depth - self.last_blocks and "." in name} - (
+            {name for name in everything if block_of(name) is None}
+        )
+        for name, parameter in everything.items():
+            parameter.requires_grad_(name in chosen or any(name.startswith(f"{module}.") for module in self.new))
+        return network
+
+    def _of_kind(self, kind: Kind, network: Any) -> set[str]:
+        """Names of the weights of a kind.
+
+        Raises:
+            ValueError: the network has none.
+        """
+        norms = {f"{n}.{k}" for n, m in network.named_modules() if is_norm(m) for k, _ in m.named_parameters()}
+        embeds = {id(p) for p in network.get_input_embeddings().parameters()}
+        is_of: dict[str, Any] = {
+            "all": lambda name, p: True,
+            "biases": lambda name, p: name.endswith("bias"),
+            "norms": lambda name, p: name in norms,
+            "head": lambda name, p: in_head(name, network),
+            "attention": lambda name, p: ROLES["attention"].search(name),
+            "embeddings": lambda name, p: id(p) in embeds,
+        }
+        found = {k: {n for n, p in network.named_parameters() if test(n, p)} for k, test in is_of.items() if k != "all"}
+        found["all"] = {name for name, _ in network.named_parameters()}
+        if not found[kind]:
+            has = [name for name, names in found.items() if names]
+            tied = " Its head is its embeddings: one matrix." if kind == "head" else ""
+            raise ValueError(
+                f"adaptation.learn: {type(network).__name__} has no {kind} of its own: choose from {has}.{tied}"
+            )
+        return found[kind]
+
+    def _depth(self, name: str, network: Any, top: int) -> int:
+        """How far above the embeddings a weight is: blocks from 1, what is behind them last."""
+        block = block_of(name)
+        embedding = "embed" in name or "wte" in name or "wpe" in name
+        return block + 1 if block is not None else 0 if embedding else top + 1
+
+    def rates(self, network: Any) -> dict[str, float]:
+        top = blocks(network)
+        if self.layer_decay == 1:
+            return {}
+        return {
+            name: self.layer_decay ** (top + 1 - self._depth(name, network, top))
+            for name, p in network.named_parameters()
+            if p.requires_grad
+        }
+
+    def before_step(self, network: Any, step: int) -> None:
+        """Drop the gradients of what does not learn yet: no step, no decay, no state of the optimizer."""
+        if self.unfreeze_every:
+            top = blocks(network)
+            lowest = top - step // self.unfreeze_every
+            for name, parameter in network.named_parameters():
+                if self._depth(name, network, top) < lowest:
+                    parameter.grad = None
+
+    def export(self, network: Any, folder: Path, base: str) -> None:
+        save_delta(self, network, folder, base)

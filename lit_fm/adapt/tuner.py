@@ -1,0 +1,67 @@
+"""Adaptations that peft carries out."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_fm.adapt.base import Adaptation
+from lit_fm.adapt.layers import leaves, linear_layers
+from lit_fm.nearest import did_you_mean
+
+
+class Tuner(Adaptation):
+    """One of peft's tuners; a subclass says which, and with which settings."""
+
+    unmergeable: str | None = None
+
+    @abstractmethod
+    def config(self, network: Any) -> Any:
+        """peft's configuration for this network."""
+
+    def change(self, network: Any) -> Any:
+        from peft import get_peft_model
+
+        config = self.config(network)
+        try:
+            return get_peft_model(network, config)
+        except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:  # peft's ways to say no
+            said = (str(error).splitlines() or [""])[0][:300]
+            raise ValueError(
+                f"adaptation: {config.peft_type.value} does not work on {type(network).__name__}: {said} Choose another."
+            ) from error
+
+    def export(self, network: Any, folder: Path, base: str) -> None:
+        network.save_pretrained(folder)
+
+
+def check_targets(targets: str | Sequence[str], network: Any, setting: str = "targets") -> None:
+    """peft ignores a name that matches nothing while another one matches.
+
+    Raises:
+        ValueError: such a name, with the nearest right one; or one of two tied matrices.
+    """
+    if isinstance(targets, str):
+        return
+    linear = linear_layers(network)
+    head = network.get_output_embeddings()
+    tied = head is not None and head.weight is network.get_input_embeddings().weight
+    for target in targets:
+        matched = [name for name in linear if name == target or name.endswith(f".{target}")]
+        if not matched:
+            raise ValueError(
+                f"adaptation.{setting}: no linear layer is called {target!r}: {did_you_mean(target, leaves(network))} "
+                f"This backbone has {leaves(network)}."
+            )
+        if tied and any(network.get_submodule(name) is head for name in matched):
+            raise ValueError(
+                f"adaptation.{setting}: {target!r} shares its matrix with the input embeddings, and an update of one of "
+                "two tied matrices cannot be merged: leave it out."
+            )
+
+
+def besides(new: Sequence[str]) -> dict[str, Any]:
+    """Settings of peft for modules that learn as they are, and are exported."""
+    inside = rf".*({'|'.join(map(re.escape, new))})(\..*)?"
+    return {"modules_to_save": list(new), "exclude_modules": inside} if new else {}

@@ -1,0 +1,53 @@
+"""Load what a run, an adapter folder or a backbone's name stands for: a network that writes, and its tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
+
+from lit_fm import adapt
+from lit_fm.backbone import load_config, load_network, load_tokenizer
+
+
+def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:
+    """Network that writes, and tokenizer, of a run folder, an adapter folder (peft's format), or a backbone's name.
+
+    Raises:
+        ValueError: it writes nothing: it fills blanks or tells classes apart.
+    """
+    exports = [folder for folder in (Path(name, "adapter"), Path(name, "model")) if folder.is_dir()]
+    folder = exports[0] if exports else Path(name)
+    if (folder / "run.json").is_file() and not exports:
+        raise ValueError(
+            f"the run {name} has exported nothing: it did not end. Its checkpoints are in {name}/checkpoints."
+        )
+    if not (folder / "adapter_config.json").is_file():
+        return load_network(str(folder), writer_class(str(folder)), dtype=dtype), load_tokenizer(str(folder))
+    about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if about.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") or (folder / "labels.json").is_file():
+        raise ValueError(f"{name} tells classes apart and writes no text: `predict --run` names them.")
+    base = about["base_model_name_or_path"]
+    network = put_in(load_network(base, writer_class(base), dtype=dtype), folder)
+    return network, load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
+
+
+def put_in(network: Any, folder: Path, adapter: str = "default") -> Any:
+    """A backbone's network with what a folder holds of an adaptation: peft's format, or ours."""
+    about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if name := about.get("lit_fm_adaptation"):
+        return adapt.load_delta(getattr(adapt, name)(**about["settings"]), network, folder)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(network, str(folder), adapter)
+
+
+def writer_class(name: str) -> Any:
+    """The class of a backbone's network as one that writes."""
+    config = load_config(name)
+    made = (config.architectures or [""])[0]
+    if made.endswith(("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")):
+        raise ValueError(
+            f"{name} is a {made}, which writes no text: `predict` fills its blanks or names classes, with the run's config."
+        )
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

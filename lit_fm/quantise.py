@@ -1,0 +1,60 @@
+"""Backbones in 4 or 8 bits, by bitsandbytes, on a CPU as on a GPU."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def quantisation(bits: int, dtype: torch.dtype, keep: Sequence[str]) -> Any:
+    """What transformers is told: NF4 whose constants are quantised too, or LLM.int8().
+
+    Dettmers et al. 2023, "QLoRA", section 3; Dettmers et al. 2022.
+
+    Args:
+        dtype: in which is computed.
+        keep: modules that stay as they are.
+    """
+    from transformers import BitsAndBytesConfig
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep) or None)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(keep) or None,
+    )
+
+
+def blocks_within_rows(network: Any) -> None:
+    """Make the blocks of 4-bit weights on a CPU so small that none reaches into the next row of its matrix.
+
+    bitsandbytes 0.50 quantises blocks of 64 weights of the flat matrix, but its CPU kernel, when it dequantises, begins a
+    new block with each row: rows that are no multiple of 64 come back wrong. The same scales for blocks of 32 are right.
+
+    Raises:
+        ValueError: rows that are no multiple of 32.
+    """
+    from bitsandbytes.functional import dequantize_blockwise
+    from bitsandbytes.nn import Linear4bit
+
+    for name, layer in network.named_modules():
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        if not isinstance(layer, Linear4bit) or state is None or layer.weight.device.type != "cpu":
+            continue
+        size, width = 32, state.shape[-1]
+        if width % state.blocksize == 0:
+            continue
+        if width % size:
+            raise ValueError(
+                f"bits: {name} has rows of {width} weights, and 4 bits on a CPU need a multiple of {size}: use 8, or a GPU."
+            )
+        if state.nested:
+            state.absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+            state.nested, state.state2, state.offset = False, None, None
+        state.absmax = state.absmax.repeat_interleave(state.blocksize // size)
+        state.blocksize = size
