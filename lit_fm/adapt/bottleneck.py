@@ -25,7 +25,6 @@ class Adapter(nn.Module):
         super().__init__()
         self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
         self.activation = ACTIVATIONS[activation]()
-        nn.init.normal_(self.down.weight, std=0.01)  # Houlsby et al., section 3.6
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 

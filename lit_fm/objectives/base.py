@@ -151,7 +151,7 @@ class Objective(Training, ABC):
             return
         network, new = self.build()
         if self.activation_checkpointing:
-            network.gradient_checkpointing_enable()
+            getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)()  # since 5.2x
         self.network = self.adaptation.apply(network, self.task_type, new).train()
         learns = [p for p in self.network.parameters() if p.requires_grad]
         if not learns:
