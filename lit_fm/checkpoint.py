@@ -14,12 +14,12 @@ def newest(run: Path) -> Path:
         FileNotFoundError: it is no run, or has none yet.
     """
     if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(f"{run}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
+        raise FileNotFoundError(f"--run {run}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
     found = {
         int(step[1]): path for path in run.glob("checkpoints/*.ckpt") if (step := re.search(r"step=(\d+)", path.name))
     }
     if not found:
-        raise FileNotFoundError(f"{run}: this run has no checkpoint yet.")
+        raise FileNotFoundError(f"--run {run}: this run has no checkpoint yet.")
     return found[max(found)]
 
 

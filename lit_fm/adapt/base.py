@@ -20,6 +20,8 @@ class Adaptation(ABC):
     """The backbone is loaded quantised to so many bits a weight."""
     virtual_tokens = 0
     """Positions of the context that new vectors take."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that have weights of their own: each row then says which it is of."""
     checkpoints_activations = True
     """Whether it works where activations are computed again in the backward pass."""
     unmergeable: str | None = "its layers are not linear: they stay beside the backbone's"
@@ -47,6 +49,24 @@ class Adaptation(ABC):
     def export(self, network: Any, folder: Path, base: str) -> None:
         """Write what learnt, as safetensors. `base`: what the backbone is called."""
 
+    def task_of(self, example: dict) -> int | None:
+        """The number of an example's task, where tasks have weights of their own; -1 for one that is not named."""
+        if not self.tasks:
+            return None
+        return self.tasks.index(example["task"]) if example.get("task") in self.tasks else -1
+
+    def tasks_of(self, examples: list[dict]) -> list[int] | None:
+        """The same, of examples to answer.
+
+        Raises:
+            ValueError: one is of no task that is known.
+        """
+        numbers = [self.task_of(example) for example in examples]
+        if -1 in numbers:
+            task, known = examples[numbers.index(-1)].get("task"), ", ".join(self.tasks)
+            raise ValueError(f"a row is of the task {task!r}, expected one of {known}: say its task.")
+        return numbers if self.tasks else None  # type: ignore[return-value]
+
     # What happens in training besides the loss.
 
     def rates(self, network: Any) -> dict[str, float]:
@@ -69,8 +89,8 @@ class Adaptation(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that it was made with."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
+        parameters = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in parameters}
 
 
 class Full(Adaptation):

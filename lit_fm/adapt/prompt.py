@@ -57,6 +57,8 @@ class SoftPrompt(Virtual):
         labels: for `start: labels`.
         encoder: the vectors are made by an `mlp` or an `lstm`, which is left out after training (p-tuning).
         width: of the encoder; the backbone's where nothing is said.
+        tasks: names of tasks: each gets vectors of its own, the shared ones times a matrix of low rank. Rows then say their
+            `task`. Wang et al. 2023, "Multitask Prompt Tuning", equation 2.
 
     Raises:
         ValueError: a number is out of its range, or a setting that the others leave without meaning.
@@ -72,6 +74,7 @@ class SoftPrompt(Virtual):
         labels: list[str] | None = None,
         encoder: Literal["none", "mlp", "lstm"] = "none",
         width: int | None = None,
+        tasks: list[str] | None = None,
     ) -> None:
         if tokens < 1 or (width is not None and width < 1):
             raise ValueError(f"SoftPrompt needs tokens >= 1 and width >= 1, got {tokens} and {width}: raise them.")
@@ -84,11 +87,14 @@ class SoftPrompt(Virtual):
             )
         if encoder == "none" and width:
             raise ValueError(f"SoftPrompt: width is {width}, but there is no encoder: give one, or leave it out.")
+        if tasks is not None and (encoder != "none" or len(set(tasks)) < 2):
+            raise ValueError(f"SoftPrompt: tasks need two names or more and no encoder, got {tasks} and {encoder!r}.")
+        self.tasks: tuple[str, ...] = tuple(tasks or ())
         self.tokens, self.start, self.text, self.labels, self.encoder = tokens, start, text, labels, encoder
         self.width, self.virtual_tokens = width, tokens
 
     def config(self, network: Any) -> Any:
-        from peft import PromptEncoderConfig, PromptTuningConfig
+        from peft import MultitaskPromptTuningConfig, PromptEncoderConfig, PromptTuningConfig
 
         if self.task_type == "SEQ_CLS" and hasattr(network, "score"):
             raise ValueError(
@@ -101,6 +107,12 @@ class SoftPrompt(Virtual):
             "num_transformer_submodules": 1,
             "token_dim": network.get_input_embeddings().embedding_dim,
         }
+        if self.tasks:
+            if self.task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
+                raise ValueError(
+                    "SoftPrompt: tasks of their own need a network that writes: use CausalLM or SpanCorruption."
+                )
+            return MultitaskPromptTuningConfig(**shared, num_tasks=len(self.tasks))
         if self.encoder == "none":
             return PromptTuningConfig(**shared)
         return PromptEncoderConfig(
@@ -114,6 +126,10 @@ class SoftPrompt(Virtual):
         made = super().change(network)
         if first is not None:
             made.prompt_encoder["default"].embedding.weight.data.copy_(first)
+        if self.tasks:  # each task starts with the shared vectors
+            encoder = made.prompt_encoder["default"]
+            encoder.prefix_task_cols.data.fill_(1.0)
+            encoder.prefix_task_rows.data.fill_(1 / encoder.num_ranks)
         return made
 
     @torch.no_grad()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lit_fm.data.mixture import Mixture
@@ -24,7 +26,10 @@ class Batches(Dataset):
     def __getitem__(self, deal: Deal) -> Any:
         numbers = deal.numbers or [0]
         draws: list[Draw] | None = [(*deal.draw, number) for number in numbers] if deal.draw else None
-        batch = self.collate([self.items[i] for i in numbers], draws)
+        items = [self.items[i] for i in numbers]
+        batch = self.collate(items, draws)
+        if "task" in items[0]:
+            batch["task_ids"] = torch.tensor([int(item["task"][0]) for item in items])
         if not deal.numbers:  # this rank got nothing of the last batch: it steps along, and learns nothing
             batch |= {"rows": batch["rows"][:0], "targets": batch["targets"][:0], "tokens": 0}
         return batch
@@ -86,7 +91,13 @@ class ObjectiveData(L.LightningDataModule):
         """The examples as the objective encodes them, from the cache where they are in it; and what was left out."""
         content = fingerprint(made)
         about: dict[str, Any] = {"dropped": {}, "shortened": 0, "kind": kind, "content": content, "rows": len(made)}
-        key = fingerprint(content, limit, self.objective.encoding, encoding_fingerprint(self.objective))
+        key = fingerprint(
+            content,
+            limit,
+            self.objective.encoding,
+            self.objective.adaptation.tasks,
+            encoding_fingerprint(self.objective),
+        )
         store = stored(key, lambda: (self._encode(made, limit, about), about))
         if not len(store):
             reasons = ", ".join(f"{n} x {why}" for why, n in store.about["dropped"].items())
@@ -96,12 +107,16 @@ class ObjectiveData(L.LightningDataModule):
     def _encode(self, made: list[dict], limit: int | None, about: dict[str, Any]) -> Iterator[Encoded]:
         dropped: Counter[str] = Counter()
         for start in range(0, len(made), CHUNK):
-            for item in self.objective.encode(made[start : start + CHUNK], limit):
+            chunk = made[start : start + CHUNK]
+            for example, item in zip(chunk, self.objective.encode(chunk, limit), strict=True):
+                task = self.objective.adaptation.task_of(example)
                 if isinstance(item, str):
                     dropped[item] += 1
+                elif task is not None and task < 0:
+                    dropped["a task that the adaptation does not name"] += 1
                 else:
                     about["shortened"] += item.pop(SHORTENED, None) is not None
-                    yield item
+                    yield item if task is None else {**item, "task": np.array([task], np.int32)}
         about["dropped"] = dict(dropped)
 
     def plan(self) -> BatchPlan:

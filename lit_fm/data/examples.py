@@ -75,7 +75,13 @@ def examples(
     """
     if not rows:
         return "nothing", []
-    known = {"messages", "tokens", "tags", *(field for prompt, answer in PAIRS.values() for field in (*prompt, answer))}
+    known = {
+        "messages",
+        "tokens",
+        "tags",
+        "task",
+        *(field for prompt, answer in PAIRS.values() for field in (*prompt, answer)),
+    }
     if unknown := set(columns or ()) - known:
         raise ValueError(
             f"data.columns: {sorted(unknown)[0]!r} is no field of a kind: {did_you_mean(min(unknown), known)}"
@@ -86,9 +92,9 @@ def examples(
     rows = [_rename(row, named, i) for i, row in enumerate(rows, 1)] if named else rows
     if template:
         return "template", [{**render(template, row, answered, i), **_beside(row, i)} for i, row in enumerate(rows, 1)]
-    kind = kind_of(rows[0], answered, named)
+    kind = kind_of(rows[0], answered, set(named) - {"task"})
     if kind == "messages":
-        return kind, [{"messages": _turns(row, i)} for i, row in enumerate(rows, 1)]
+        return kind, [{"messages": _turns(row, i), **_task(row)} for i, row in enumerate(rows, 1)]
     if kind == "tokens/tags":
         return kind, [_words(row, i) for i, row in enumerate(rows, 1)]
     prompt, answer = PAIRS[kind]
@@ -97,17 +103,22 @@ def examples(
         asked = [text for field in prompt if (text := _text(row, field, i))]
         pair = {"prompt": "\n\n".join(asked), "completion": _text(row, answer, i, required=answered)}
         made.append({**pair, **_beside(row, i)})
-    unused = sorted(set(rows[0]) - {*prompt, answer, *LISTS} - set(named.values()))
+    unused = sorted(set(rows[0]) - {*prompt, answer, "task", *LISTS} - set(named.values()))
     return kind + (f" (not used: {', '.join(unused)})" if unused else ""), made
 
 
 def _beside(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """The lists that a row brings along."""
+    """What a row brings along."""
     found = {name: row[name] for name in LISTS if row.get(name) is not None}
     for name, value in found.items():
         if not isinstance(value, list):
             raise ValueError(f"row {number}: {name!r} is {str(value)[:60]}, expected a list.")
-    return found
+    return {**found, **_task(row)}
+
+
+def _task(row: dict[str, Any]) -> dict[str, str]:
+    """The name of the task that a row is of, where it says one."""
+    return {"task": str(row["task"])} if row.get("task") is not None else {}
 
 
 def _words(row: dict[str, Any], number: int) -> dict[str, Any]:

@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
+def continue_prompts(
+    network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, tasks: list[int] | None = None
+) -> list[str]:
     """What the network writes after each prompt, without special tokens, in the order given.
 
     Prompts of like length share a batch, padded on the left; the mask gives each its own positions. What an encoder reads
@@ -30,6 +32,7 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
     Args:
         prompts: token ids. One that leaves no room for the answer in the network's context loses its left; this is said.
         max_new_tokens: an answer is cut there at the latest.
+        tasks: the number of each prompt's task, where tasks have a soft prompt of their own.
 
     Raises:
         ValueError: the context has no room for an answer of that length.
@@ -42,7 +45,8 @@ def continue_prompts(network: Any, tokenizer: Any, prompts: list[list[int]], max
     exact = _virtual_tokens(network) > 0 and not network.config.is_encoder_decoder
     try:
         for numbers in _batches(order, [len(prompts[i]) if exact else 0 for i in order]):
-            made = _batch(network, tokenizer, [prompts[i] for i in numbers], max_new_tokens)
+            more = {} if tasks is None else {"task_ids": torch.tensor([tasks[i] for i in numbers])}
+            made = _batch(network, tokenizer, [prompts[i] for i in numbers], max_new_tokens, **more)
             for i, ids in zip(numbers, made, strict=True):
                 texts[i] = tokenizer.decode(ids, skip_special_tokens=True)
     finally:
@@ -76,7 +80,9 @@ def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_to
     ]
 
 
-def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> torch.Tensor:
+def _batch(
+    network: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, **more: torch.Tensor
+) -> torch.Tensor:
     from transformers import GenerationConfig
 
     device, encoder = next(network.parameters()).device, network.config.is_encoder_decoder
@@ -97,7 +103,8 @@ def _batch(network: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
     own, inner.generation_config = inner.generation_config, greedy
     try:
-        made = network.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
+        more = {name: value.to(device) for name, value in more.items()}
+        made = network.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **more)
     finally:
         inner.generation_config = own
     return made[:, 1 if encoder else width :]
@@ -134,6 +141,8 @@ def generate(
     if not prompts:
         raise ValueError("no prompt: give --prompt TEXT, --file FILE, or lines on standard input.")
     network, tokenizer = load_adapted(model)
+    if hasattr(getattr(network, "active_peft_config", None), "num_tasks"):
+        raise ValueError(f"{model} has a soft prompt for each task: ask it by predict, with rows that say their task.")
     encoder = SegmentEncoder(tokenizer)
     if chat:
         asked = [chat_text([{"role": "user", "content": text}], tokenizer, True) for text in prompts]

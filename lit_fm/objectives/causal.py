@@ -155,7 +155,7 @@ class CausalLM(Objective):
         return self.block(np.concatenate(moved)[: len(ids)], "documents" in item)  # the marks take room
 
     def logits(self, batch: Batch) -> Tensor:
-        more = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}
+        more = {key: batch[key] for key in ("attention_mask", "position_ids", "task_ids") if key in batch}
         with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 
@@ -186,7 +186,9 @@ class CausalLM(Objective):
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         encoder = SegmentEncoder(self.tokenizer)
         prompts = [encoder.ids(self.prompt(example), "messages" in example) for example in examples]
-        return continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
+        return continue_prompts(
+            self.network, self.tokenizer, prompts, max_new_tokens, self.adaptation.tasks_of(examples)
+        )
 
 
 def cut_left(ids: np.ndarray, learnt: np.ndarray, limit: int, prefix: list[int]) -> tuple[np.ndarray, np.ndarray]:
