@@ -33,6 +33,7 @@ FUNCTIONS = {
     "adapters": ("lit_fm.ship.adapters:adapters", "what adapters cost on disk, beside whole models: adapters RUN RUN"),
     "switch": ("lit_fm.ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
     "combine": ("lit_fm.ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),
+    "diagnose": ("lit_fm.ship.diagnose:diagnose", "how far LoRA moved each layer of a run, and in how many directions"),
     "generate": (
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",

@@ -160,7 +160,7 @@ class Run(L.Callback):
             return
         found = {_key(k): float(v) for k, v in trainer.callback_metrics.items()}
         found |= {_key(k): v for k, v in self.score.after.items()}
-        _write_json(path := _free(self.folder / name), found)
+        _write_json(path := free(self.folder / name), found)
         console.print("  ".join(f"{key} {value:.4f}" for key, value in found.items()), f"Written to {path}", sep="\n")
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
@@ -173,7 +173,7 @@ class Run(L.Callback):
             torch.distributed.all_gather_object(parts, rows)
             rows = [row for part in parts for row in part]
         if trainer.is_global_zero:
-            path = _free(self.folder / "predictions.jsonl")
+            path = free(self.folder / "predictions.jsonl")
             lines = (json.dumps(row, ensure_ascii=False) for row in sorted(rows, key=lambda row: row["row"]))
             path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             console.print(f"{len(rows)} predictions written to {path}")
@@ -196,13 +196,13 @@ def _numbered(parent: Path) -> Path:
             continue
 
 
-def _free(path: Path) -> Path:
+def free(path: Path) -> Path:
     """This path, or with a number behind its name when it is taken."""
-    number, free = 1, path
-    while free.exists():
+    number, untaken = 1, path
+    while untaken.exists():
         number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free
+        untaken = path.with_stem(f"{path.stem}-{number}")
+    return untaken
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ class LoRA(Tuner):
         self.rslora, self.init, self.plus, self.bits = rslora, init, plus, bits
         self.targets = [targets] if isinstance(targets, str) and targets != "all-linear" else targets
         self.ranks = ranks or {}
-        self._first: dict[str, Tensor] = {}
+        self.first: dict[str, Tensor] = {}  # A and B as they began, unless B A was zero: W lacks their product
 
     def config(self, network: Any) -> Any:
         from peft import LoraConfig
@@ -91,7 +91,7 @@ class LoRA(Tuner):
     def change(self, network: Any) -> Any:
         made = super().change(network)
         if self.init != "zero":
-            self._first = {n: p.detach().cpu().clone() for n, p in made.named_parameters() if ".lora_" in n}
+            self.first = {n: p.detach().cpu().clone() for n, p in made.named_parameters() if ".lora_" in n}
         return made
 
     def rates(self, network: Any) -> dict[str, float]:
@@ -100,13 +100,13 @@ class LoRA(Tuner):
 
     def export(self, network: Any, folder: Path, base: str) -> None:
         super().export(network, folder, base)
-        if self._first:
+        if self.first:
             self._as_plain(folder)
 
     def _as_plain(self, folder: Path) -> None:
         """Rewrite as an update of the backbone as it is published: B A - B0 A0 is a product of twice the rank."""
         path, about = folder / "adapter_model.safetensors", json.loads((folder / "adapter_config.json").read_text())
-        first = {name.replace(".default.", "."): weight for name, weight in self._first.items()}
+        first = {name.replace(".default.", "."): weight for name, weight in self.first.items()}
         weights = load_file(path)
         for name in [name for name in weights if ".lora_" in name]:
             down = ".lora_A." in name
