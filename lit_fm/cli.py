@@ -38,6 +38,10 @@ FUNCTIONS = {
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
     ),
+    "prompt-neighbours": (
+        "lit_fm.evaluate.neighbours:prompt_neighbours",
+        "the tokens that a soft prompt is nearest to: prompt-neighbours RUN",
+    ),
     "train-tokenizer": (
         "lit_fm.data.tokenizer:train_tokenizer",
         "make a tokenizer from text: BPE, WordPiece or Unigram",
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         verbs = {**TRAINER_VERBS, **{name: text for name, (_, text) in FUNCTIONS.items()}}
-        print(HELP.format(verbs="\n".join(f"  {name:<16} {text}" for name, text in verbs.items())), end="")
+        print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
         return
     verb, rest = argv[0], argv[1:]
     if verb == "--version":

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lit_fm.cli import fail
 from lit_fm.data.corpus import TextCorpus
 from lit_fm.data.instruct import InstructionData
+from lit_fm.evaluate.neighbours import Neighbours
 from lit_fm.evaluate.score import Score
 from lit_fm.explain import explain
 from lit_fm.objectives.base import Objective
@@ -88,7 +89,7 @@ class CLI(LightningCLI):
         if trainer.get("enable_progress_bar") is not False:
             trainer["enable_progress_bar"] = False  # Lightning's own
             checkpoints = [Steps(), *checkpoints]
-        trainer["callbacks"] = [*(trainer.get("callbacks") or []), *checkpoints]
+        trainer["callbacks"] = [*(trainer.get("callbacks") or []), Neighbours(run.folder), *checkpoints]
         root = trainer.get("default_root_dir") or str(run.folder)
         try:
             return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)

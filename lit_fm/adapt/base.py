@@ -86,6 +86,12 @@ class Adaptation(ABC):
     def after_step(self, network: Any, step: int) -> None:  # noqa: B027
         """The optimizer made its `step`-th step; gradients are still there."""
 
+    # What can be seen of it.
+
+    def prompt_vectors(self, network: Any) -> Tensor | None:
+        """The vectors that stand before the embedded text, as they are now: (tokens, width); None where there are none."""
+        return None
+
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that it was made with."""

@@ -87,7 +87,7 @@ class SoftPrompt(Virtual):
             )
         if encoder == "none" and width:
             raise ValueError(f"SoftPrompt: width is {width}, but there is no encoder: give one, or leave it out.")
-        if tasks is not None and (encoder != "none" or len(set(tasks)) < 2):
+        if tasks and (encoder != "none" or len(set(tasks)) < 2):
             raise ValueError(f"SoftPrompt: tasks need two names or more and no encoder, got {tasks} and {encoder!r}.")
         self.tasks: tuple[str, ...] = tuple(tasks or ())
         self.tokens, self.start, self.text, self.labels, self.encoder = tokens, start, text, labels, encoder
@@ -131,6 +131,10 @@ class SoftPrompt(Virtual):
             encoder.prefix_task_cols.data.fill_(1.0)
             encoder.prefix_task_rows.data.fill_(1 / encoder.num_ranks)
         return made
+
+    def prompt_vectors(self, network: Any) -> Tensor:
+        """(tokens, width); of p-tuning, what the encoder makes."""
+        return network.get_prompt(batch_size=1)[0]
 
     @torch.no_grad()
     def _first(self, network: Any) -> Tensor:
