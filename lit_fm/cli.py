@@ -92,6 +92,7 @@ def quiet() -> None:
         ".*`training_step` returned.*",
         ".*Trying to infer the `batch_size`.*",
         ".*is_gradient_checkpointing. is deprecated.*",
+        ".*Position ids are not supported for parameter efficient tuning.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", text)

@@ -54,12 +54,13 @@ STRATEGIES: dict[str, Callable] = {
     "prompt": lambda: SoftPrompt(tokens=5),
     "p-tuning": lambda: SoftPrompt(tokens=5, encoder="mlp", width=8),
     "p-tuning-lstm": lambda: SoftPrompt(tokens=5, encoder="lstm", width=8),
+    "multitask": lambda: SoftPrompt(tokens=5, tasks=["colour", "other"]),
     "prefix": lambda: Prefix(tokens=5),
     "prefix-mlp": lambda: Prefix(tokens=5, mlp=True, width=8),
     "ia3": lambda: IA3(),
     "loha": lambda: Peft({"peft_type": "LOHA", "r": 4, "target_modules": "all-linear"}),
 }
-CHANGE_THE_OUTPUT = {"prompt", "p-tuning", "p-tuning-lstm", "prefix", "prefix-mlp"}
+CHANGE_THE_OUTPUT = {"prompt", "p-tuning", "p-tuning-lstm", "multitask", "prefix", "prefix-mlp"}
 FAMILIES = {
     "causal": (CausalLM, causal_configs, "tiny-clm"),
     "masked": (MaskedLM, masked_configs, "tiny-mlm"),
@@ -75,8 +76,9 @@ REFUSED = {
     ("biases", "causal-(llama|qwen3|tiny-clm)|seq2seq-.*t5.*|classify-llama"): "has no biases of its own: choose from",
     ("olora", "(causal|classify)-gpt2"): "init olora is not made for the layers of GPT2",
     ("loha", "(causal|classify)-gpt2"): "LOHA does not work on GPT2",
-    ("prompt|p-tuning.*|prefix.*", "classify-t5"): "makes its decoder's input from ids",
-    ("prompt|p-tuning.*", "classify-(llama|gpt2)"): "reads its class off the last token",
+    ("prompt|p-tuning.*|prefix.*|multitask", "classify-t5"): "makes its decoder's input from ids",
+    ("multitask", "(masked|seq2seq|tag)-.*|classify-(bert|tiny-mlm)"): "work with CausalLM alone",
+    ("prompt|p-tuning.*|multitask", "classify-(llama|gpt2)"): "reads its class off the last token",
     ("prefix.*", "masked-modernbert"): "takes no keys and values from outside",
 }
 ROWS = [
@@ -114,7 +116,9 @@ def made_of(make_backbone, family, name, adaptation, lr=1e-2):
 
 
 def batch_of(made):
-    return made.collate(made.encode(ROWS, 64))
+    batch = made.collate(made.encode(ROWS, 64))
+    tasks = {"task_ids": torch.tensor([0, 1, 0, 1])} if made.adaptation.tasks else {}
+    return {**batch, **tasks}
 
 
 @torch.no_grad()
@@ -186,6 +190,7 @@ def test_every_adaptation_keeps_its_contract(make_backbone, tmp_path, strategy, 
     close(logits(again), expected, 1e-5)
     made.export(tmp_path / "out")
     again = made_of(make_backbone, family, name, Full()) if not adaptation.bits else again
+    again.adaptation = adaptation
     if adaptation.exports_as == "model":
         again.network = made.auto_class.from_pretrained(tmp_path / "out")
     elif not adaptation.bits:

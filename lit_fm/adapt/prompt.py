@@ -108,10 +108,8 @@ class SoftPrompt(Virtual):
             "token_dim": network.get_input_embeddings().embedding_dim,
         }
         if self.tasks:
-            if self.task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
-                raise ValueError(
-                    "SoftPrompt: tasks of their own need a network that writes: use CausalLM or SpanCorruption."
-                )
+            if self.task_type != "CAUSAL_LM":  # peft's other networks do not take tasks, or not without labels
+                raise ValueError("SoftPrompt: prompts for each task work with CausalLM alone: leave out tasks.")
             return MultitaskPromptTuningConfig(**shared, num_tasks=len(self.tasks))
         if self.encoder == "none":
             return PromptTuningConfig(**shared)
@@ -133,7 +131,9 @@ class SoftPrompt(Virtual):
         return made
 
     def prompt_vectors(self, network: Any) -> Tensor:
-        """(tokens, width); of p-tuning, what the encoder makes."""
+        """(tokens, width); of p-tuning, what the encoder makes; of several tasks, what they share."""
+        if self.tasks:
+            return network.prompt_encoder["default"].embedding.weight.detach()
         return network.get_prompt(batch_size=1)[0]
 
     @torch.no_grad()

@@ -66,6 +66,7 @@ def check_causal(network: Any, name: str) -> None:
     Raises:
         ValueError: it is none for a causal objective.
     """
+    network = network.get_base_model() if hasattr(network, "get_base_model") else network  # virtual tokens aside
     one = _sample(network, 8)
     other = one.clone()
     other[0, -1] += 3

@@ -148,7 +148,7 @@ class Seq2Seq(Objective):
         }
 
     def logits(self, batch: Batch) -> Tensor:
-        more = {key: batch[key] for key in ("attention_mask", "decoder_input_ids", "task_ids") if key in batch}
+        more = {key: batch[key] for key in ("attention_mask", "decoder_input_ids")}
         with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["decoder_input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 
@@ -156,6 +156,4 @@ class Seq2Seq(Objective):
         head, tail = self._ends
         encoder = SegmentEncoder(self.tokenizer)
         prompts = [[*head, *encoder.ids(self.prompt(example), bare=True), *tail] for example in examples]
-        return continue_prompts(
-            self.network, self.tokenizer, prompts, max_new_tokens, self.adaptation.tasks_of(examples)
-        )
+        return continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
