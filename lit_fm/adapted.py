@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from lit_fm import adapt
-from lit_fm.backbone import load_config, load_network, load_tokenizer
+from lit_fm.backbone import fit_embeddings, load_config, load_network, load_tokenizer
 
 
 def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:
@@ -28,8 +28,10 @@ def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedToke
     if about.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") or (folder / "labels.json").is_file():
         raise ValueError(f"{name} tells classes apart and writes no text: `predict --run` names them.")
     base = about["base_model_name_or_path"]
-    network = put_in(load_network(base, writer_class(base), dtype=dtype), folder)
-    return network, load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
+    tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
+    network = load_network(base, writer_class(base), dtype=dtype)
+    fit_embeddings(network, tokenizer)
+    return put_in(network, folder), tokenizer
 
 
 def put_in(network: Any, folder: Path, adapter: str = "default") -> Any:

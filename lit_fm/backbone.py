@@ -222,6 +222,12 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str], setti
     return tuple(known[token] for token in tokens)
 
 
+def fit_embeddings(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lengthen the embeddings to the tokenizer's vocabulary. New rows are drawn close to the mean of the others."""
+    if len(tokenizer) > network.get_input_embeddings().num_embeddings:
+        network.resize_token_embeddings(len(tokenizer))
+
+
 def context_length(config: PretrainedConfig) -> int | None:
     """The longest sequence that the architecture is made for, in tokens, where it says so."""
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -31,14 +31,25 @@ class Adaptation(ABC):
     """What peft calls the objective (`CAUSAL_LM`, ...), where it has a word for it."""
     new: tuple[str, ...] = ()
     """Modules with random weights, such as a head: they always learn, and are exported."""
+    new_tokens: tuple[int, ...] = ()
+    """Rows of the embeddings with random weights."""
+    learns_new_tokens = False
+    """Whether it can let these rows learn and export them."""
 
-    def apply(self, network: Any, task_type: str | None, new: Sequence[str] = ()) -> Any:
+    def apply(
+        self, network: Any, task_type: str | None, new: Sequence[str] = (), new_tokens: Sequence[int] = ()
+    ) -> Any:
         """The network that will be trained; `requires_grad` tells what learns. Its output is as before.
 
         Raises:
             ValueError: a setting does not fit this network.
         """
-        self.task_type, self.new = task_type, tuple(new)
+        if new_tokens and not self.learns_new_tokens:
+            raise ValueError(
+                f"model.new_tokens: {type(self).__name__} would leave their vectors random: use LoRA, Full, or Selective "
+                "with learn: [new-tokens]."
+            )
+        self.task_type, self.new, self.new_tokens = task_type, tuple(new), tuple(new_tokens)
         return self.change(network)
 
     @abstractmethod
@@ -104,6 +115,7 @@ class Full(Adaptation):
 
     exports_as = "model"
     unmergeable = None
+    learns_new_tokens = True
 
     def change(self, network: Any) -> Any:
         return network

@@ -19,6 +19,7 @@ def save_delta(adaptation: Adaptation, network: Any, folder: Path, base: str) ->
     save_file(learns, folder / WEIGHTS, {"format": "pt"})
     about: dict[str, Any] = {"lit_fm_adaptation": type(adaptation).__name__, "settings": adaptation.settings}
     about |= {"task_type": adaptation.task_type, "new": list(adaptation.new)}
+    about |= {"new_tokens": list(adaptation.new_tokens)}
     (folder / CONFIG).write_text(json.dumps({**about, "base_model_name_or_path": base}, indent=2) + "\n")
 
 
@@ -29,7 +30,8 @@ def load_delta(adaptation: Adaptation, network: Any, folder: Path) -> Any:
         ValueError: the weights are not those that the adaptation puts into this network.
     """
     about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    made, weights = adaptation.apply(network, about["task_type"], about["new"]), load_file(folder / WEIGHTS)
+    made = adaptation.apply(network, about["task_type"], about["new"], about["new_tokens"])
+    weights = load_file(folder / WEIGHTS)
     parameters = dict(made.named_parameters())
     unlike = [
         name for name, weight in weights.items() if name not in parameters or parameters[name].shape != weight.shape

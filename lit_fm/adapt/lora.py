@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from lit_fm.adapt.base import Bits
-from lit_fm.adapt.tuner import Tuner, besides, check_targets
+from lit_fm.adapt.tuner import Tuner, besides, check_targets, rows_of_tokens
 
 Init = Literal["zero", "pissa", "olora"]
 
@@ -38,6 +38,8 @@ class LoRA(Tuner):
     Raises:
         ValueError: a number is out of its range, or two settings exclude each other.
     """
+
+    learns_new_tokens = True
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class LoRA(Tuner):
             use_dora=self.dora,
             init_lora_weights=True if self.init == "zero" else self.init,
             rank_pattern=self.ranks,
+            trainable_token_indices=rows_of_tokens(network, self.new_tokens) if self.new_tokens else None,
             **besides(self.new),
         )
 

@@ -11,15 +11,16 @@ from typing import Any, Literal
 from lit_fm.adapt.base import Adaptation
 from lit_fm.adapt.delta import save_delta
 from lit_fm.adapt.layers import ROLES, block_of, blocks, in_head, is_norm
+from lit_fm.adapt.tuner import rows_of_tokens
 
-Kind = Literal["all", "biases", "norms", "head", "attention", "embeddings"]
+Kind = Literal["all", "biases", "norms", "head", "attention", "embeddings", "new-tokens"]
 
 
 class Selective(Adaptation):
     """The weights that one of these settings names learn; all others are frozen.
 
     Args:
-        learn: kinds of weights. `head`: what is behind the last block.
+        learn: kinds of weights. `head`: what is behind the last block; `new-tokens`: the rows of `model.new_tokens`.
         names: a regular expression that is searched in names of weights.
         last_blocks: the topmost blocks, so many of each stack.
         layer_decay: the learning rate of each block is that of the block above times this.
@@ -31,6 +32,7 @@ class Selective(Adaptation):
     """
 
     unmergeable = None
+    learns_new_tokens = True
 
     def __init__(
         self,
@@ -57,7 +59,10 @@ class Selective(Adaptation):
 
     def change(self, network: Any) -> Any:
         everything = dict(network.named_parameters())
-        chosen = {name for kind in self.learn for name in self._of_kind(kind, network)}
+        if self.new_tokens and not {"all", "embeddings", "new-tokens"} & set(self.learn):
+            raise ValueError("model.new_tokens: their vectors are random and would stay so: add new-tokens to learn.")
+        kinds = [kind for kind in self.learn if kind != "new-tokens"]
+        chosen = {name for kind in kinds for name in self._of_kind(kind, network)}
         if self.names:
             found = {name for name in everything if re.search(self.names, name)}
             if not found:
@@ -71,9 +76,26 @@ class Selective(Adaptation):
         chosen |= {name for name in everything if (block_of(name) or 0) >= depth - self.last_blocks and "." in name} - (
             {name for name in everything if block_of(name) is None}
         )
+        if "new-tokens" in self.learn:
+            network = self._with_rows(network)
         for name, parameter in everything.items():
             parameter.requires_grad_(name in chosen or any(name.startswith(f"{module}.") for module in self.new))
         return network
+
+    def _with_rows(self, network: Any) -> Any:
+        """The rows of new tokens beside the frozen table, by peft.
+
+        Raises:
+            ValueError: there are no new tokens.
+        """
+        from peft import TrainableTokensConfig, get_peft_model
+
+        if not self.new_tokens:
+            raise ValueError("adaptation.learn: there are no new tokens: name them in model.new_tokens.")
+        rows = rows_of_tokens(network, self.new_tokens)
+        return get_peft_model(
+            network, TrainableTokensConfig(token_indices=list(self.new_tokens), target_modules=list(rows))
+        )
 
     def _of_kind(self, kind: Kind, network: Any) -> set[str]:
         """Names of the weights of a kind.

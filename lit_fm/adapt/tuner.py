@@ -61,6 +61,15 @@ def check_targets(targets: str | Sequence[str], network: Any, setting: str = "ta
             )
 
 
+def rows_of_tokens(network: Any, tokens: Sequence[int]) -> dict[str, list[int]]:
+    """Which rows of which modules are those of some tokens: of the embeddings, and of the head where it is not tied."""
+    tables = [network.get_input_embeddings(), network.get_output_embeddings()]
+    names = {id(module): name for name, module in network.named_modules()}
+    if tables[1] is None or tables[1].weight is tables[0].weight:
+        tables = tables[:1]
+    return {names[id(table)]: list(tokens) for table in tables}
+
+
 def besides(new: Sequence[str]) -> dict[str, Any]:
     """Settings of peft for modules that learn as they are, and are exported."""
     inside = rf".*({'|'.join(map(re.escape, new))})(\..*)?"

@@ -34,6 +34,7 @@ class Objective(Training, ABC):
         optimizer: a `torch.optim.Optimizer` class and its arguments.
         from_scratch: start from random weights, with the backbone's architecture and tokenizer.
         dtype: of the backbone's weights. Below float32, small updates of weights that learn are lost to rounding.
+        new_tokens: strings that become one token each, with vectors that learn.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: slower, in less
             memory.
     """
@@ -56,6 +57,7 @@ class Objective(Training, ABC):
         schedule: Schedule = Schedule(),
         from_scratch: bool = False,
         dtype: backbones.Dtype = "float32",
+        new_tokens: list[str] | None = None,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(optimizer, schedule, adaptation or Full())
@@ -65,7 +67,7 @@ class Objective(Training, ABC):
                 f"model.activation_checkpointing: {type(self.adaptation).__name__} puts keys and values into a cache, "
                 "which the second computation would lengthen: leave one of them out."
             )
-        self.activation_checkpointing = activation_checkpointing
+        self.activation_checkpointing, self.new_tokens = activation_checkpointing, new_tokens or []
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
         self.means: dict[str, TokenMean] = {}
 
@@ -144,15 +146,22 @@ class Objective(Training, ABC):
 
     @cached_property
     def tokenizer(self) -> Any:
-        return backbones.load_tokenizer(self.backbone)
+        made = backbones.load_tokenizer(self.backbone)
+        if known := [token for token in self.new_tokens if token in made.get_vocab()]:
+            raise ValueError(f"model.new_tokens: {known[0]!r} is in the vocabulary already: leave it out.")
+        made.add_tokens(self.new_tokens)
+        return made
 
     def configure_model(self) -> None:
         if self.network is not None:
             return
         network, new = self.build()
+        if self.new_tokens:
+            backbones.fit_embeddings(network, self.tokenizer)
         if self.activation_checkpointing:
             getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)()  # since 5.2x
-        self.network = self.adaptation.apply(network, self.task_type, new).train()
+        rows = self.tokenizer.convert_tokens_to_ids(self.new_tokens) if self.new_tokens else ()
+        self.network = self.adaptation.apply(network, self.task_type, new, rows).train()
         learns = [p for p in self.network.parameters() if p.requires_grad]
         if not learns:
             raise ValueError("nothing learns: the adaptation leaves every weight frozen. Choose other targets.")

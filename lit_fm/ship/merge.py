@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_fm.adapt import Full
+from lit_fm.backbone import fit_embeddings
 from lit_fm.screen import console
 from lit_fm.ship.export import free_folder, write_card
 from lit_fm.ship.opened import opened
@@ -48,7 +49,10 @@ def dequantised(objective: Any) -> Any:
     learnt = {name: p.detach() for name, p in objective.network.named_parameters() if p.requires_grad}
     objective.network = None
     plain, new = objective.build()
-    made = objective.adaptation.apply(plain.dequantize(), objective.task_type, new)
+    plain = plain.dequantize()
+    if objective.new_tokens:
+        fit_embeddings(plain, objective.tokenizer)
+    made = objective.adaptation.apply(plain, objective.task_type, new, objective.adaptation.new_tokens)
     parameters = dict(made.named_parameters())
     for name, weight in learnt.items():
         parameters[name].copy_(weight)
