@@ -13,6 +13,7 @@ from conftest import QUICK, ROOT
 
 CONFIGS = ROOT / "configs"
 WHOLE = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "model" in yaml.safe_load(path.read_text())]
+ADAPTATIONS = sorted((CONFIGS / "adapt").glob("*.yaml"))
 SMALL = {
     "lit_fm.InstructionData": ["--data.rows", "64", "--data.batch_size", "4"],
     "lit_fm.TextCorpus": ["--data.documents", "300", "--data.batch_size", "4"],
@@ -27,6 +28,20 @@ def test_every_whole_run_takes_two_steps(lit, path):
         "--score.examples", "4",
     )  # fmt: skip
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("path", ADAPTATIONS, ids=lambda path: path.name)
+def test_every_adaptation_s_file_runs_by_the_command_that_it_opens_with(lit, in_tmp, path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 8
+    small = ("--data.rows", "64", "--data.batch_size", "4", "--trainer.max_steps", "2", "--score.examples", "4")
+    done = lit(*shlex.split(lines[0])[4:], *small, "--run.tracker", "none")
+    assert done.code == 0, done.err
+    [run] = (in_tmp / "runs").glob("*/001")
+    chosen = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["adaptation"]
+    said = yaml.safe_load(path.read_text())
+    assert chosen["class_path"] == said["class_path"]
+    assert said.get("init_args", {}).items() <= chosen.get("init_args", {}).items()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)

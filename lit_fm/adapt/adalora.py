@@ -69,7 +69,10 @@ class AdaLoRA(Tuner):
 
     def begin(self, network: Any, steps: int) -> None:
         config = network.peft_config["default"]
-        config.tinit, config.tfinal, config.total_step = round(self.warmup * steps), round(self.rest * steps), steps
+        if steps < 2:
+            raise ValueError(f"AdaLoRA needs two optimizer steps to tell what matters, got {steps}: raise max_steps.")
+        config.tfinal = min(round(self.rest * steps), steps - 2)  # importance is known after a step
+        config.tinit, config.total_step = min(round(self.warmup * steps), steps - config.tfinal - 1), steps
         network.base_model.rankallocator.set_total_step(steps)
 
     def penalty(self, network: Any) -> Tensor | float:
