@@ -165,3 +165,22 @@ def test_the_screen_says_how_the_backbone_is_kept(llama, capsys, bits):
     out = " ".join(capsys.readouterr().out.split())
     assert f"The backbone is kept in {bits} bits" in out
     assert f"{learnable(plain.network)[0]:,} of {total:,} parameters" in out
+
+
+def test_an_optimizer_that_keeps_its_state_in_8_bits_trains(llama):
+    from bitsandbytes.optim import AdamW8bit
+
+    losses = {}
+    for kind in (torch.optim.AdamW, AdamW8bit):
+        made = objective(llama)
+        made.optimizer = lambda params, kind=kind: kind(params, lr=3e-3)
+        items = ragged_items()
+        trainer = fit(made, [made.collate(items)] * 10, accumulate=1)
+        with torch.no_grad():
+            total, count = made.token_losses(made.collate(items))
+        losses[kind.__name__] = float(total) / count
+        kept = {
+            t.dtype for s in trainer.optimizers[0].state.values() for t in s.values() if isinstance(t, torch.Tensor)
+        }
+        assert (torch.uint8 in kept) == (kind is AdamW8bit)
+    assert losses["AdamW8bit"] == pytest.approx(losses["AdamW"], rel=0.05)

@@ -176,10 +176,11 @@ class TextCorpus(ObjectiveData):
 
     def prepare(self, split: str) -> Any:
         objective = self.objective
-        context, frame = context_length(load_config(objective.backbone)), objective.block_frame
+        context = context_length(load_config(objective.backbone))
+        frame = objective.block_frame + objective.adaptation.virtual_tokens
         if context and self.block_size + frame > context:
             raise ValueError(
-                f"data.block_size is {self.block_size}{f' and {frame} special tokens' if frame else ''}, but the backbone "
+                f"data.block_size is {self.block_size}{f' and {frame} special or virtual tokens' if frame else ''}, but the backbone "
                 f"takes {context} tokens: lower it."
             )
         parts, reported = {}, {}

@@ -59,12 +59,13 @@ class Adapters:
             ValueError: there is no adapter of that name.
         """
         encoder = SegmentEncoder(self.tokenizer)
+        end = encoder.suffix if self.network.config.is_encoder_decoder else []
         answers = [""] * len(requests)
         for name in dict.fromkeys(name for name, _ in requests):
             if name is not None and name not in self.network.peft_config:
                 raise ValueError(f"there is no adapter {name!r}: they are {', '.join(self.network.peft_config)}.")
             numbers = [i for i, (asked, _) in enumerate(requests) if asked == name]
-            prompts = [encoder.ids(prompt_text(requests[i][1])) for i in numbers]
+            prompts = [[*encoder.ids(prompt_text(requests[i][1])), *end] for i in numbers]
             if name is None:
                 with self.network.disable_adapter():
                     made = continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
