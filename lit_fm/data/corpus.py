@@ -180,8 +180,8 @@ class TextCorpus(ObjectiveData):
         frame = objective.block_frame + objective.adaptation.virtual_tokens
         if context and self.block_size + frame > context:
             raise ValueError(
-                f"data.block_size is {self.block_size}{f' and {frame} special or virtual tokens' if frame else ''}, but the backbone "
-                f"takes {context} tokens: lower it."
+                f"data.block_size is {self.block_size}{f' and {frame} special or virtual ones' if frame else ''}, but the "
+                f"backbone takes {context} tokens: lower it."
             )
         parts, reported = {}, {}
         for name in self.sources:
