@@ -24,14 +24,26 @@ def load_adapted(name: str, dtype: str = "float32") -> tuple[Any, PreTrainedToke
         )
     if not (folder / "adapter_config.json").is_file():
         return load_network(str(folder), writer_class(str(folder)), dtype=dtype), load_tokenizer(str(folder))
+    return load_over(folder, dtype=dtype)
+
+
+def load_over(folder: Path, adapter: str = "default", dtype: str = "float32") -> tuple[Any, PreTrainedTokenizerBase]:
+    """Backbone with the adapter of a folder, and tokenizer.
+
+    Args:
+        adapter: what peft is to call it.
+
+    Raises:
+        ValueError: it writes nothing.
+    """
     about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if about.get("task_type") in ("SEQ_CLS", "TOKEN_CLS") or (folder / "labels.json").is_file():
-        raise ValueError(f"{name} tells classes apart and writes no text: `predict --run` names them.")
+        raise ValueError(f"{folder} tells classes apart and writes no text: `predict --run` names them.")
     base = about["base_model_name_or_path"]
     tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else base)
-    network = load_network(base, writer_class(base), dtype=dtype)
+    network = load_network(base, writer_class(base), dtype=dtype, bits=adapt.bits_of(folder))
     fit_embeddings(network, tokenizer)
-    return put_in(network, folder), tokenizer
+    return put_in(network, folder, adapter), tokenizer
 
 
 def put_in(network: Any, folder: Path, adapter: str = "default") -> Any:

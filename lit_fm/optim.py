@@ -15,7 +15,7 @@ def adamw(params: Any) -> torch.optim.Optimizer:
 
 
 def decay_groups(network: nn.Module, rates: Mapping[str, float] | None = None) -> list[dict]:
-    """Parameter groups over what learns: matrices decay; biases, norms and embeddings do not.
+    """Parameter groups over what learns: matrices decay; biases, norms, factors and embeddings do not.
 
     A rule by number of dimensions and kind of module, since names miss some norms (`ln_1`, RMSNorm).
 
@@ -26,7 +26,7 @@ def decay_groups(network: nn.Module, rates: Mapping[str, float] | None = None) -
     groups: dict[tuple[float, bool], list[Any]] = {}
     for name, p in network.named_parameters():
         if p.requires_grad:
-            decays = p.ndim >= 2 and id(p) not in embeddings
+            decays = p.ndim >= 2 and min(p.shape) > 1 and id(p) not in embeddings and "trainable_tokens" not in name
             groups.setdefault(((rates or {}).get(name, 1.0), not decays), []).append(p)
     return [
         {"params": learns, "factor": factor, **({"weight_decay": 0.0} if still else {})}

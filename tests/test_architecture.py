@@ -106,8 +106,8 @@ def test_files_and_functions_stay_within_their_budget():
     print(f"{code:,} lines of code and {world:,} of smallworld in {len(lines)} files ({sum(lines.values()):,} in all)")
     # 3,500 held one objective; five of them, two heads, mixtures, tokenizers and the zoo's verbs took 200 more. Nine kinds
     # of adaptation with 4 and 8 bits took 550; merge, export, several adapters 350; diagnose and prompt-neighbours 330;
-    # several tasks 50.
-    assert code <= 5_150
+    # several tasks 50; what an independent review found, 200.
+    assert code <= 5_350
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

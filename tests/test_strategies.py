@@ -332,3 +332,132 @@ def test_an_adaptation_in_a_file_is_put_into_a_run(lit):
         "did you mean 'adapt/dora.yaml'"
         in lit("fit", "--config", "lora.yaml", "--model.adaptation", "adapt/dorra.yaml").err
     )
+
+
+# What an independent review found.
+
+
+def test_a_head_of_which_a_part_is_new_learns(make_backbone, tmp_path):
+    from conftest import masked_configs
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from lit_fm import SequenceClassification
+
+    folder = make_backbone("roberta", masked_configs()["roberta"], tokenizer="tiny-mlm")
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    network.save_pretrained(tmp_path / "three")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "three")
+    made = SequenceClassification(str(tmp_path / "three"), LoRA(rank=4), labels=["x", "y"])
+    made.configure_model()
+    items = made.encode([{"prompt": "one two", "completion": "x"}, {"prompt": "three", "completion": "y"}], 60)
+    made.token_losses(made.collate(items))[0].backward()
+    head = {n: p for n, p in made.network.named_parameters() if "classifier" in n and p.requires_grad}
+    assert len(head) == 4
+    assert all(p.grad is not None and p.grad.any() for p in head.values())
+
+
+@pytest.mark.parametrize(("name", "message"), [("t5", "has no head of its own"), ("t5-v1.1", None)])
+def test_the_head_of_an_encoder_decoder_is_its_own(make_backbone, name, message):
+    from conftest import seq2seq_configs
+    from transformers import AutoModelForSeq2SeqLM
+
+    network = AutoModelForSeq2SeqLM.from_pretrained(make_backbone(name, seq2seq_configs()[name], tokenizer="tiny-t5"))
+    if message or network.lm_head.weight is network.shared.weight:
+        with pytest.raises(ValueError, match="has no head of its own"):
+            Selective(["head"]).apply(network, None)
+    else:
+        made = Selective(["head"]).apply(network, None)
+        assert [n for n, p in made.named_parameters() if p.requires_grad] == ["lm_head.weight"]
+
+
+def test_stacks_of_unequal_depth_have_tops_of_their_own():
+    from transformers import AutoModelForSeq2SeqLM, BartConfig
+
+    thin = {"d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "vocab_size": 99}
+    config = BartConfig(encoder_layers=4, decoder_layers=2, encoder_ffn_dim=64, decoder_ffn_dim=64, **thin)
+    adaptation = Selective(last_blocks=1, layer_decay=0.5)
+    network = adaptation.apply(AutoModelForSeq2SeqLM.from_config(config), None)
+    found = {".".join(n.split(".")[1:4]) for n, p in network.named_parameters() if p.requires_grad}
+    assert found == {"encoder.layers.3", "decoder.layers.1"}
+    rates = adaptation.rates(network)
+    assert rates["model.encoder.layers.3.fc1.weight"] == rates["model.decoder.layers.1.fc1.weight"] == 0.5
+    assert rates["model.shared.weight"] == 0.5**5
+
+
+def test_nothing_that_could_learn_at_first_is_said_at_once(llama):
+    made = objective(llama, Selective(["embeddings"], unfreeze_every=5))
+    with pytest.raises(ValueError, match="nothing of what learns is in the topmost block"):
+        fit(made, [made.collate(ragged_items())], accumulate=1)
+    made = objective(llama, Selective(["all"], unfreeze_every=5))
+    with pytest.warns(UserWarning, match="would learn after 10 steps, the run has 2"):
+        fit(made, [made.collate(ragged_items())] * 2, accumulate=1)
+
+
+def test_factors_and_rows_of_tokens_do_not_decay(llama):
+    from lit_fm import IA3
+    from lit_fm.optim import decay_groups
+
+    made = objective(llama, IA3())
+    assert all(group.get("weight_decay") == 0.0 for group in decay_groups(made.network))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"peft_type": "ADALORA"}, "use lit_fm.AdaLoRA"),
+        ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4}, "use lit_fm.Prefix"),
+        (
+            {"peft_type": "LORA", "target_modules": ["q_proj"], "rank_pattern": {"q_prooj": 3}},
+            "rank_pattern: no linear",
+        ),
+        ({"peft_type": "LORA", "target_modules": ["q_proj"], "modules_to_save": ["nonsense"]}, "no module 'nonsense'"),
+        ({"peft_type": "LORA", "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, "shares its matrix"),
+        ({"peft_type": "LORA", "target_modules": ".*lm_head"}, "shares its matrix"),
+    ],
+)
+def test_what_a_tuner_would_ignore_or_break_is_refused(make_backbone, config, message):
+    with pytest.raises(ValueError, match=message):
+        objective(make_backbone("tied", llama_config(tie_word_embeddings=True)), Peft(config))
+
+
+def test_ranks_of_a_layer_that_is_no_target_are_refused(llama):
+    with pytest.raises(ValueError, match="'v_proj' is not among the targets"):
+        objective(llama, LoRA(targets=["q_proj"], ranks={"v_proj": 2}))
+
+
+def test_an_adapter_over_a_random_backbone_is_refused(llama):
+    with pytest.raises(ValueError, match="the random backbone would be lost"):
+        CausalLM(llama, LoRA(), from_scratch=True)
+
+
+@pytest.mark.parametrize("settings", [{"labels": ["", "x"]}, {"labels": ["a", "b", "c"]}])
+def test_labels_that_make_no_vectors_or_too_many_are_refused(llama, settings):
+    with pytest.raises(ValueError, match="expected at most tokens"):
+        objective(llama, SoftPrompt(tokens=2, start="labels", **settings))
+
+
+def test_running_text_leaves_room_for_virtual_tokens(lit):
+    more = ("--data.block_size", 500, "--data.documents", 200, "--trainer.max_steps", 1, "--run.tracker", "none")
+    done = lit("fit", "--config", "adapt-medical.yaml", "--model.adaptation", "lit_fm.SoftPrompt", *more)
+    assert "and 20 special or virtual ones, but the backbone takes 512" in done.err
+
+
+def test_adalora_goes_on_with_the_ranks_and_the_importance_that_it_had(llama):
+    def built():
+        made = objective(llama, AdaLoRA(rank=2, first_rank=4, every=1, warmup=0.1, rest=0.3))
+        made.optimizer = lambda params: torch.optim.AdamW(params, lr=1e-2)
+        return made
+
+    made = built()
+    fit(made, [made.collate(ragged_items())] * 10, accumulate=1)
+    checkpoint = {"state_dict": made.state_dict()}
+    made.on_save_checkpoint(checkpoint)
+    again = built()
+    again.on_load_checkpoint(checkpoint)
+    again.load_state_dict(checkpoint["state_dict"], strict=False)
+    old, new = made.network.base_model.rankallocator, again.network.base_model.rankallocator
+    assert again.network.peft_config["default"].rank_pattern == made.network.peft_config["default"].rank_pattern
+    assert all(torch.equal(old.exp_avg_ipt[n], new.exp_avg_ipt[n]) for n in old.exp_avg_ipt)
+    again.adaptation.begin(again.network, 12)
+    again.adaptation.after_step(again.network, 11)  # beyond the pruning: by the pattern

@@ -9,6 +9,7 @@ from lit_fm.adapt.lora import LoRA
 from lit_fm.adapt.peft import Peft
 from lit_fm.adapt.prompt import Prefix, SoftPrompt
 from lit_fm.adapt.select import Selective
+from lit_fm.adapt.tuner import bits_of
 
 __all__ = [
     "IA3",
@@ -21,5 +22,6 @@ __all__ = [
     "Prefix",
     "Selective",
     "SoftPrompt",
+    "bits_of",
     "load_delta",
 ]

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lit_fm.adapt.tuner import Tuner, besides, check_targets
 
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What peft remembers of the importance of weights."""
+
 
 class AdaLoRA(Tuner):
     """Low-rank updates of linear layers that begin at one rank, and are pruned to another on average.
@@ -17,7 +20,7 @@ class AdaLoRA(Tuner):
     Args:
         rank: on average, at the end.
         first_rank: of each matrix at the start.
-        alpha: the update is scaled by `alpha / rank`.
+        alpha: the update is scaled by `alpha / first_rank`, as peft does.
         dropout: on the input of the update, in training.
         targets: how names of linear layers end, or `all-linear`: all but the head.
         warmup, rest: shares of the run, at its start and its end, in which ranks stay as they are.
@@ -88,3 +91,14 @@ class AdaLoRA(Tuner):
 
     def after_step(self, network: Any, step: int) -> None:
         network.base_model.update_and_allocate(step)
+
+    def state(self, network: Any) -> dict[str, Any]:
+        allocator = network.base_model.rankallocator
+        return {
+            "ranks": network.peft_config["default"].rank_pattern,
+            **{name: vars(allocator)[name] for name in AVERAGES},
+        }
+
+    def load_state(self, network: Any, state: dict[str, Any]) -> None:
+        network.peft_config["default"].rank_pattern = state["ranks"]
+        vars(network.base_model.rankallocator).update({name: state[name] for name in AVERAGES})

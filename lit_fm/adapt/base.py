@@ -60,6 +60,22 @@ class Adaptation(ABC):
     def export(self, network: Any, folder: Path, base: str) -> None:
         """Write what learnt, as safetensors. `base`: what the backbone is called."""
 
+    def check(self, activation_checkpointing: bool, from_scratch: bool) -> None:
+        """Refuse settings of an objective that this cannot go with.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        kind = type(self).__name__
+        if activation_checkpointing and not self.checkpoints_activations:
+            raise ValueError(
+                f"model.activation_checkpointing: {kind} puts keys and values into a cache, and would twice: leave one out."
+            )
+        if from_scratch and self.exports_as != "model":
+            raise ValueError(
+                f"model.from_scratch: {kind} keeps only what it learns, the random backbone would be lost: use lit_fm.Full."
+            )
+
     def task_of(self, example: dict) -> int | None:
         """The number of an example's task, where tasks have weights of their own; -1 for one that is not named."""
         if not self.tasks:
@@ -102,6 +118,13 @@ class Adaptation(ABC):
     def prompt_vectors(self, network: Any) -> Tensor | None:
         """The vectors that stand before the embedded text, as they are now: (tokens, width); None where there are none."""
         return None
+
+    def state(self, network: Any) -> dict[str, Any]:
+        """What a checkpoint must hold besides weights."""
+        return {}
+
+    def load_state(self, network: Any, state: dict[str, Any]) -> None:  # noqa: B027
+        """Go on from what `state` gave."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -52,20 +52,34 @@ def out_width(layer: Any) -> int:
     return layer.nf if isinstance(layer, Conv1D) else layer.out_features
 
 
+def place_of(name: str) -> tuple[str, int] | None:
+    """The stack and the number, from the bottom, of the block that a weight is in; None for what is in none."""
+    found = re.match(r"(|.*?\.)(\d+)\.", name)
+    return (found[1], int(found[2])) if found else None
+
+
 def block_of(name: str) -> int | None:
     """The number of the block that a weight is in, from the bottom; None for what is in none."""
-    found = re.search(r"\.(\d+)\.", f".{name}")
-    return int(found[1]) if found else None
+    place = place_of(name)
+    return None if place is None else place[1]
 
 
-def blocks(network: nn.Module) -> int:
-    """How many blocks are on each other, in the deepest stack of the network."""
-    return 1 + max((n for name, _ in network.named_parameters() if (n := block_of(name)) is not None), default=-1)
+def stacks(network: nn.Module) -> dict[str, int]:
+    """How many blocks each stack of the network has."""
+    found: dict[str, int] = {}
+    for name, _ in network.named_parameters():
+        if place := place_of(name):
+            found[place[0]] = max(found.get(place[0], 0), place[1] + 1)
+    return found
 
 
-def in_head(name: str, network: Any) -> bool:
-    """Whether a weight is in the layers behind the last block."""
-    return not name.startswith(f"{network.base_model_prefix}.")
+def head_of(network: Any) -> set[str]:
+    """Names of the weights behind the body: of the layers that read its output. One that is tied is not among them."""
+    if network.base_model is not network:
+        return {name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")}
+    head, body = network.get_output_embeddings(), network.get_input_embeddings()
+    own = {id(p) for p in (head.parameters() if head is not None else ())} - {id(p) for p in body.parameters()}
+    return {name for name, p in network.named_parameters() if id(p) in own}
 
 
 def is_norm(module: nn.Module) -> bool:

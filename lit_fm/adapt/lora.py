@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from lit_fm.adapt.base import Bits
-from lit_fm.adapt.tuner import Tuner, besides, check_targets, rows_of_tokens
+from lit_fm.adapt.tuner import Tuner, besides, called, check_targets, rows_of_tokens
 
 Init = Literal["zero", "pissa", "olora"]
 
@@ -59,6 +59,8 @@ class LoRA(Tuner):
                 f"LoRA needs rank >= 1, alpha > 0, dropout in 0..1 and plus > 0, got {rank}, {alpha}, {dropout}, {plus}: "
                 "correct them."
             )
+        if bits not in (None, 4, 8):
+            raise ValueError(f"LoRA: bits is {bits}, expected 4 or 8: correct it, or leave it out.")
         if init != "zero" and (bits or dora):
             raise ValueError(
                 f"init {init} changes the backbone's weights, which {'quantised' if bits else 'DoRA'} ones do not allow: "
@@ -77,6 +79,10 @@ class LoRA(Tuner):
             raise ValueError(f"LoRA: init olora is not made for the layers of {type(network).__name__}: use pissa.")
         check_targets(self.targets, network)
         check_targets(list(self.ranks), network, "ranks")
+        named = None if isinstance(self.targets, str) else {n for t in self.targets for n in called(t, network)}
+        for name in self.ranks:
+            if named is not None and not named & set(called(name, network)):
+                raise ValueError(f"adaptation.ranks: {name!r} is not among the targets {self.targets}: add it to them.")
         return LoraConfig(
             task_type=self.task_type,
             r=self.rank,

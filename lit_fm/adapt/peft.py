@@ -1,9 +1,19 @@
 """Any other of peft's tuners, by its configuration."""
 
+import re
 from typing import Any
 
 from lit_fm.adapt.tuner import Tuner, besides, check_targets
 from lit_fm.nearest import did_you_mean
+
+OWN = {
+    "ADALORA": "AdaLoRA",
+    "PROMPT_TUNING": "SoftPrompt",
+    "P_TUNING": "SoftPrompt",
+    "MULTITASK_PROMPT_TUNING": "SoftPrompt",
+    "PREFIX_TUNING": "Prefix",
+}
+"""Tuners that need more than peft's configuration: hooks in training, room in the context."""
 
 
 class Peft(Tuner):
@@ -25,6 +35,8 @@ class Peft(Tuner):
             raise ValueError(
                 f"adaptation.config: peft has no tuner {kind!r}: {did_you_mean(kind, known)} Say peft_type."
             )
+        if own := OWN.get(kind):
+            raise ValueError(f"adaptation.config: {kind} has a class of its own here: use lit_fm.{own}.")
         self._class, given = known[kind], {name: value for name, value in config.items() if name != "peft_type"}
         fields = self._class.__dataclass_fields__
         for name in given:
@@ -41,8 +53,31 @@ class Peft(Tuner):
         targets = self._given.get("target_modules")
         if isinstance(targets, list):
             check_targets(targets, network, "config.target_modules")
+        for name in ("rank_pattern", "alpha_pattern"):
+            check_targets(list(self._given.get(name) or ()), network, f"config.{name}")
+        self._check_tied(network)
         fields = self._class.__dataclass_fields__
         more = {name: value for name, value in besides(self.new).items() if name in fields}
         if self.new and "modules_to_save" not in fields:
             raise ValueError(f"adaptation: {self._kind} cannot learn a new head beside it: use LoRA.")
         return self._class(**{"task_type": self.task_type, **more, **self._given})
+
+    def _check_tied(self, network: Any) -> None:
+        """Refuse modules that do not exist, and what would part two tied matrices.
+
+        Raises:
+            ValueError: with the name.
+        """
+        modules, head = dict(network.named_modules()), network.get_output_embeddings()
+        tables = {id(network.get_input_embeddings()), id(head)}
+        tied = head is not None and head.weight is network.get_input_embeddings().weight
+        targets = self._given.get("target_modules")
+        pattern = targets if isinstance(targets, str) and targets != "all-linear" else None
+        for name in self._given.get("modules_to_save") or ():
+            if not any(known == name or known.endswith(f".{name}") for known in modules):
+                raise ValueError(f"adaptation.config.modules_to_save: there is no module {name!r}: correct it.")
+        kept = tuple(f".{name}" for name in self._given.get("modules_to_save") or ())
+        for name, module in modules.items():
+            asked = (pattern and re.fullmatch(pattern, name)) or (kept and f".{name}".endswith(kept))
+            if tied and asked and id(module) in tables:
+                raise ValueError(f"adaptation.config: {name} shares its matrix with another module: leave it out.")

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from lit_fm.adapt.delta import save_delta
-from lit_fm.adapt.tuner import Tuner
+from lit_fm.adapt.tuner import HEADS, Tuner
 
 Start = Literal["random", "vocabulary", "text", "labels"]
 _UNSEEN = "FEATURE_EXTRACTION"  # peft's word for a network whose output is nobody's business but ours
@@ -22,11 +22,9 @@ _UNSEEN = "FEATURE_EXTRACTION"  # peft's word for a network whose output is nobo
 class Virtual(Tuner):
     """Vectors that stand for tokens. A head that peft would not keep beside them is kept by us."""
 
-    _KEPT = ("classifier", "score")
-
     @property
     def _ours(self) -> list[str]:
-        return [module for module in self.new if module.rpartition(".")[2] not in self._KEPT]
+        return [module for module in self.new if module.rpartition(".")[2] not in HEADS]
 
     def change(self, network: Any) -> Any:
         if self.task_type == "SEQ_CLS" and network.config.is_encoder_decoder:
@@ -143,10 +141,18 @@ class SoftPrompt(Virtual):
         if self.start == "random":
             return torch.randn(self.tokens, table.shape[1]) * table.std()
         if self.start == "vocabulary":
+            if self.tokens > len(table):
+                raise ValueError(f"SoftPrompt: {self.tokens} tokens, but the vocabulary has {len(table)}: lower it.")
             return table[torch.randperm(len(table))[: self.tokens]]
         tokenizer = AutoTokenizer.from_pretrained(network.name_or_path)
         pieces = [self.text] if self.text else self.labels or []
         ids = [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in pieces]
+        needed = len(ids[0]) if self.text else len(ids)
+        if not all(ids) or needed > self.tokens:
+            raise ValueError(
+                f"SoftPrompt: {self.start} {pieces} makes {needed} vectors, expected at most tokens ({self.tokens}) and "
+                "none that is empty: raise tokens, or shorten it."
+            )
         vectors = table[ids[0]] if self.text else torch.stack([table[label].mean(0) for label in ids])
         return vectors.repeat(-(-self.tokens // len(vectors)), 1)[: self.tokens]
 

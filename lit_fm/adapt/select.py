@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from lit_fm.adapt.base import Adaptation
 from lit_fm.adapt.delta import save_delta
-from lit_fm.adapt.layers import ROLES, block_of, blocks, in_head, is_norm
+from lit_fm.adapt.layers import ROLES, head_of, is_norm, place_of, stacks
 from lit_fm.adapt.tuner import rows_of_tokens
 
 Kind = Literal["all", "biases", "norms", "head", "attention", "embeddings", "new-tokens"]
@@ -70,12 +72,11 @@ class Selective(Adaptation):
                     f"adaptation.names: {self.names!r} is in no name of a weight. They read like {list(everything)[:4]}."
                 )
             chosen |= found
-        depth = blocks(network)
-        if self.last_blocks > depth:
-            raise ValueError(f"adaptation.last_blocks is {self.last_blocks}, but the backbone has {depth}: lower it.")
-        chosen |= {name for name in everything if (block_of(name) or 0) >= depth - self.last_blocks and "." in name} - (
-            {name for name in everything if block_of(name) is None}
-        )
+        high = stacks(network)
+        least = min(high.values(), default=0)
+        if self.last_blocks > least:
+            raise ValueError(f"adaptation.last_blocks is {self.last_blocks}, but the backbone has {least}: lower it.")
+        chosen |= {n for n in everything if (place := place_of(n)) and place[1] >= high[place[0]] - self.last_blocks}
         if "new-tokens" in self.learn:
             network = self._with_rows(network)
         for name, parameter in everything.items():
@@ -104,12 +105,13 @@ class Selective(Adaptation):
             ValueError: the network has none.
         """
         norms = {f"{n}.{k}" for n, m in network.named_modules() if is_norm(m) for k, _ in m.named_parameters()}
+        head = head_of(network)
         embeds = {id(p) for p in network.get_input_embeddings().parameters()}
         is_of: dict[str, Any] = {
             "all": lambda name, p: True,
             "biases": lambda name, p: name.endswith("bias"),
             "norms": lambda name, p: name in norms,
-            "head": lambda name, p: in_head(name, network),
+            "head": lambda name, p: name in head,
             "attention": lambda name, p: ROLES["attention"].search(name),
             "embeddings": lambda name, p: id(p) in embeds,
         }
@@ -123,30 +125,39 @@ class Selective(Adaptation):
             )
         return found[kind]
 
-    def _depth(self, name: str, network: Any, top: int) -> int:
-        """How far above the embeddings a weight is: blocks from 1, what is behind them last."""
-        block = block_of(name)
-        embedding = "embed" in name or "wte" in name or "wpe" in name
-        return block + 1 if block is not None else 0 if embedding else top + 1
+    def _below(self, network: Any) -> dict[str, int]:
+        """How far below the head each weight is: the topmost block of its stack 1, the embeddings last."""
+        high, inputs = stacks(network), {id(p) for p in network.get_input_embeddings().parameters()}
+        lowest, found = max(high.values(), default=0) + 1, {}
+        for name, parameter in network.named_parameters():
+            place = place_of(name)
+            embeds = id(parameter) in inputs or re.search(r"embed|wte|wpe|mask_emb", name)
+            found[name] = high[place[0]] - place[1] if place else lowest if embeds else 0
+        return found
 
     def rates(self, network: Any) -> dict[str, float]:
-        top = blocks(network)
         if self.layer_decay == 1:
             return {}
-        return {
-            name: self.layer_decay ** (top + 1 - self._depth(name, network, top))
-            for name, p in network.named_parameters()
-            if p.requires_grad
-        }
+        return {name: self.layer_decay**below for name, below in self._below(network).items()}
+
+    def begin(self, network: Any, steps: int) -> None:
+        if not self.unfreeze_every:
+            return
+        below = [n for name, n in self._below(network).items() if network.get_parameter(name).requires_grad]
+        if min(below) > 1:
+            raise ValueError("adaptation.unfreeze_every: nothing of what learns is in the topmost block or the head.")
+        if (max(below) - 1) * self.unfreeze_every >= steps:
+            rank_zero_warn(
+                f"adaptation.unfreeze_every: the lowest weights would learn after {(max(below) - 1) * self.unfreeze_every} "
+                f"steps, the run has {steps}: they stay as they are."
+            )
 
     def before_step(self, network: Any, step: int) -> None:
         """Drop the gradients of what does not learn yet: no step, no decay, no state of the optimizer."""
         if self.unfreeze_every:
-            top = blocks(network)
-            lowest = top - step // self.unfreeze_every
-            for name, parameter in network.named_parameters():
-                if self._depth(name, network, top) < lowest:
-                    parameter.grad = None
+            for name, below in self._below(network).items():
+                if below > 1 + step // self.unfreeze_every:
+                    network.get_parameter(name).grad = None
 
     def export(self, network: Any, folder: Path, base: str) -> None:
         save_delta(self, network, folder, base)

@@ -1,5 +1,6 @@
 """Adaptations that peft carries out."""
 
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,6 +10,15 @@ from typing import Any
 from lit_fm.adapt.base import Adaptation
 from lit_fm.adapt.layers import leaves, linear_layers
 from lit_fm.nearest import did_you_mean
+
+QUANTISED = "quantised.json"
+"""Beside an adapter: in how many bits its backbone was."""
+
+
+def bits_of(folder: Path) -> int | None:
+    """In how many bits the backbone of an exported adapter was."""
+    path = folder / QUANTISED
+    return json.loads(path.read_text())["bits"] if path.is_file() else None
 
 
 class Tuner(Adaptation):
@@ -34,6 +44,13 @@ class Tuner(Adaptation):
 
     def export(self, network: Any, folder: Path, base: str) -> None:
         network.save_pretrained(folder)
+        if self.bits:  # over another backbone than the quantised one it would say something else
+            (folder / QUANTISED).write_text(json.dumps({"bits": self.bits}) + "\n")
+
+
+def called(target: str, network: Any) -> list[str]:
+    """The linear layers whose name ends so."""
+    return [name for name in linear_layers(network) if name == target or name.endswith(f".{target}")]
 
 
 def check_targets(targets: str | Sequence[str], network: Any, setting: str = "targets") -> None:
@@ -44,11 +61,10 @@ def check_targets(targets: str | Sequence[str], network: Any, setting: str = "ta
     """
     if isinstance(targets, str):
         return
-    linear = linear_layers(network)
     head = network.get_output_embeddings()
     tied = head is not None and head.weight is network.get_input_embeddings().weight
     for target in targets:
-        matched = [name for name in linear if name == target or name.endswith(f".{target}")]
+        matched = called(target, network)
         if not matched:
             raise ValueError(
                 f"adaptation.{setting}: no linear layer is called {target!r}: {did_you_mean(target, leaves(network))} "
@@ -70,7 +86,12 @@ def rows_of_tokens(network: Any, tokens: Sequence[int]) -> dict[str, list[int]]:
     return {names[id(table)]: list(tokens) for table in tables}
 
 
+HEADS = ("classifier", "score")
+"""Modules that peft itself lets learn and keeps, beside a network that tells classes apart."""
+
+
 def besides(new: Sequence[str]) -> dict[str, Any]:
-    """Settings of peft for modules that learn as they are, and are exported."""
+    """Settings of peft for modules that learn as they are, and are exported. Of a head that peft keeps, all of it."""
+    new = list(dict.fromkeys(re.sub(rf"(^|.*\.)({'|'.join(HEADS)})\..*", r"\1\2", name) for name in new))
     inside = rf".*({'|'.join(map(re.escape, new))})(\..*)?"
     return {"modules_to_save": list(new), "exclude_modules": inside} if new else {}

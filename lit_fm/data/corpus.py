@@ -176,6 +176,8 @@ class TextCorpus(ObjectiveData):
 
     def prepare(self, split: str) -> Any:
         objective = self.objective
+        if objective.adaptation.tasks:
+            raise ValueError("adaptation.tasks: running text is of no task: use InstructionData, or leave them out.")
         context = context_length(load_config(objective.backbone))
         frame = objective.block_frame + objective.adaptation.virtual_tokens
         if context and self.block_size + frame > context:

@@ -62,11 +62,7 @@ class Objective(Training, ABC):
     ) -> None:
         super().__init__(optimizer, schedule, adaptation or Full())
         self.backbone, self.from_scratch, self.weights_dtype = backbone, from_scratch, dtype
-        if activation_checkpointing and not self.adaptation.checkpoints_activations:
-            raise ValueError(
-                f"model.activation_checkpointing: {type(self.adaptation).__name__} puts keys and values into a cache, "
-                "which the second computation would lengthen: leave one of them out."
-            )
+        self.adaptation.check(activation_checkpointing, from_scratch)
         self.activation_checkpointing, self.new_tokens = activation_checkpointing, new_tokens or []
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
         self.means: dict[str, TokenMean] = {}
@@ -242,6 +238,9 @@ class Objective(Training, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.keep_learnable(self, checkpoint)
+        checkpoint["adaptation"] = self.adaptation.state(self.network)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.check_learnable(self, checkpoint)
+        if state := checkpoint.get("adaptation"):
+            self.adaptation.load_state(self.network, state)

@@ -31,7 +31,6 @@ class Training(L.LightningModule, ABC):
         self._window_loss: list[Tensor] = []
         self._window_targets = self._window_tokens = 0
         self._scale = 0.0
-        self._stepped = 0
 
     @abstractmethod
     def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
@@ -63,7 +62,6 @@ class Training(L.LightningModule, ABC):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
         self._use_asked_rates()
         self.adaptation.begin(self.network, self.total_steps)
-        self._stepped = self.trainer.global_step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         total, targets = self.token_losses(batch)
@@ -73,10 +71,12 @@ class Training(L.LightningModule, ABC):
         total = total + self.adaptation.penalty(self.network) * targets
         return total * self.trainer.accumulate_grad_batches  # Lightning divides by it
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.trainer.global_step > self._stepped:
-            self._stepped = self.trainer.global_step
-            self.adaptation.after_step(self.network, self._stepped)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """With what the adaptation does after it; not when a gradient scaler skipped the update."""
+        super().optimizer_step(*args, **kwargs)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or scaler.get_scale() >= self._scale:
+            self.adaptation.after_step(self.network, self.trainer.global_step + 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over all targets of the window; refuse a loss that is not finite."""

@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import torch
+import transformers
+from peft.tuners.lora import LoraLayer
 from rich.table import Table
 
 from lit_fm import zoo
+from lit_fm.adapt import bits_of
 from lit_fm.adapt.delta import CONFIG
-from lit_fm.adapted import put_in, writer_class
-from lit_fm.backbone import load_network, load_tokenizer
+from lit_fm.adapted import load_over
+from lit_fm.backbone import load_config
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import prompt_text
 from lit_fm.evaluate.generate import continue_prompts
@@ -19,6 +24,8 @@ from lit_fm.screen import console
 from lit_fm.ship.export import free_folder
 
 How = Literal["linear", "ties", "dare_linear", "dare_ties"]
+# Of the updates themselves, not of their factors, whose sums would mix one adapter's A with another's B.
+_BY_PEFT = {"linear": "cat", "ties": "ties_svd", "dare_linear": "dare_linear_svd", "dare_ties": "dare_ties_svd"}
 
 
 class Adapters:
@@ -28,29 +35,36 @@ class Adapters:
         folders: of runs or adapters in peft's format, by name; all of the same backbone.
 
     Raises:
-        ValueError: no adapter in a folder, one that peft cannot read, or one of another backbone.
+        ValueError: no adapter in a folder, one that peft cannot read, or one that does not go with the first.
     """
 
     def __init__(self, folders: dict[str, str]) -> None:
+        if not folders:
+            raise ValueError("there are no adapters: name one, such as {name: runs/lora/001}.")
         self.folders = {name: adapter_folder(folder) for name, folder in folders.items()}
-        bases = {name: _about(folder).get("base_model_name_or_path", "") for name, folder in self.folders.items()}
-        self.base = next(iter(bases.values()))
+        self._own = {name: f"adapter_{number}" for number, name in enumerate(folders)}  # peft allows no dots in names
+        first, *others = self.folders
+        base = _about(self.folders[first]).get("base_model_name_or_path", "")
         for name, folder in self.folders.items():
-            if "lit_fm_adaptation" in _about(folder):
-                kind = _about(folder)["lit_fm_adaptation"]
+            about = _about(folder)
+            if kind := about.get("lit_fm_adaptation") or (about["peft_type"] if about.get("num_tasks") else None):
                 raise ValueError(
                     f"{folders[name]} is a {kind}, which peft cannot switch: give adapters such as LoRA's."
                 )
-            if zoo.resolve(bases[name]) != zoo.resolve(self.base):
+            if zoo.resolve(about["base_model_name_or_path"]) != zoo.resolve(base):
+                other = about["base_model_name_or_path"]
+                raise ValueError(f"{folders[name]} is over {other}, the first one over {base}: they cannot share it.")
+            if bits_of(folder) != bits_of(self.folders[first]):
                 raise ValueError(
-                    f"{folders[name]} is over {bases[name]}, the first one over {self.base}: they cannot share it."
+                    f"{folders[name]} learnt over another quantisation than the first one: merge it instead."
                 )
-        first, *others = self.folders
-        self.network = put_in(load_network(self.base, writer_class(self.base)), self.folders[first], first)
-        for name in others:
-            self.network.load_adapter(str(self.folders[name]), name)
-        folder = self.folders[first]
-        self.tokenizer = load_tokenizer(str(folder) if (folder / "tokenizer.json").is_file() else self.base)
+        self.network, self.tokenizer = load_over(self.folders[first], self._own[first])
+        try:
+            for name in others:
+                self.network.load_adapter(str(self.folders[name]), self._own[name])
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{folders[name]} cannot be put beside {folders[first]}: {error}") from error
+        self.network.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def write(self, requests: Sequence[tuple[str | None, str]], max_new_tokens: int = 128) -> list[str]:
         """Answers to (adapter, prompt) in their order; without an adapter, the backbone's own.
@@ -62,28 +76,42 @@ class Adapters:
         end = encoder.suffix if self.network.config.is_encoder_decoder else []
         answers = [""] * len(requests)
         for name in dict.fromkeys(name for name, _ in requests):
-            if name is not None and name not in self.network.peft_config:
-                raise ValueError(f"there is no adapter {name!r}: they are {', '.join(self.network.peft_config)}.")
+            if name is not None and name not in self._own:
+                raise ValueError(f"there is no adapter {name!r}: they are {', '.join(self._own)}.")
             numbers = [i for i, (asked, _) in enumerate(requests) if asked == name]
             prompts = [[*encoder.ids(prompt_text(requests[i][1])), *end] for i in numbers]
-            if name is None:
-                with self.network.disable_adapter():
-                    made = continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
-            else:
-                self.network.set_adapter(name)
+            if name is not None:
+                self.network.set_adapter(self._own[name])
+            with self.network.disable_adapter() if name is None else nullcontext():
                 made = continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
             for i, text in zip(numbers, made, strict=True):
                 answers[i] = text
         return answers
 
     def combine(self, name: str, weights: dict[str, float], how: How = "linear", density: float = 0.5) -> None:
-        """A new adapter out of several, by peft: their weighted sum, TIES (Yadav et al. 2023) or DARE (Yu et al. 2024).
+        """A new adapter out of several LoRAs, by peft: the weighted sum of their updates, TIES (Yadav et al. 2023) or
+        DARE (Yu et al. 2024). The sum is exact, of the ranks' sum; the others are cut back to the highest rank.
 
         Args:
             density: the share of each update that TIES and DARE keep.
+
+        Raises:
+            ValueError: one is no plain LoRA.
         """
+        for given in weights:
+            about = _about(self.folders[given])
+            if about.get("peft_type") != "LORA" or about.get("use_dora") or about.get("rank_pattern"):
+                raise ValueError(
+                    f"{given}: only LoRA without DoRA and ranks of its own can be combined: merge it instead."
+                )
         more = {} if how == "linear" else {"density": density}
-        self.network.add_weighted_adapter(list(weights), list(weights.values()), name, combination_type=how, **more)
+        own = [self._own[given] for given in weights]
+        self.network.add_weighted_adapter(own, list(weights.values()), name, combination_type=_BY_PEFT[how], **more)
+        self.network.peft_config[name].use_rslora = False  # what is combined is scaled already
+        for layer in self.network.modules():
+            if isinstance(layer, LoraLayer) and name in layer.scaling:
+                layer.scaling[name] = 1.0
+        self._own[name] = name
         self.network.set_adapter(name)
 
 
@@ -120,17 +148,26 @@ def combine(adapters: dict[str, float], out: str, how: How = "linear", density: 
             f"combine needs two adapters and density in 0..1, got {len(adapters)} and {density}: correct them."
         )
     target = free_folder(out)
-    names = {f"adapter_{i}": folder for i, folder in enumerate(adapters)}
-    several = Adapters(names)
+    several = Adapters({folder: folder for folder in adapters})
     try:
-        several.combine("combined", dict(zip(names, adapters.values(), strict=True)), how, density)
+        several.combine("combined", adapters, how, density)
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:  # peft's ways to say no
         raise ValueError(f"combine: {error}") from error
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as aside:
         several.network.save_pretrained(aside, selected_adapters=["combined"])
         several.tokenizer.save_pretrained(Path(aside, "combined"))
+        load_over(Path(aside, "combined"))  # it can be read
         Path(aside, "combined").rename(target)
     console.print(f"{len(adapters)} adapters combined ({how}): {target}")
+
+
+def whole_copy(backbone: str) -> int:
+    """Bytes of a backbone's weights in float32, from its architecture alone."""
+    config = load_config(backbone)
+    made = getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
+    with torch.device("meta"):
+        network = made(config) if made else transformers.AutoModel.from_config(config)
+    return 4 * sum(p.numel() for p in network.parameters())
 
 
 def adapters(folders: list[str]) -> None:
@@ -144,8 +181,7 @@ def adapters(folders: list[str]) -> None:
     for name in folders:
         folder = adapter_folder(name)
         about = _about(folder)
-        base = load_network(about["base_model_name_or_path"], writer_class(about["base_model_name_or_path"]))
-        copy = sum(p.numel() * p.element_size() for p in base.parameters())
+        copy = whole_copy(about["base_model_name_or_path"])
         own = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         kind = about.get("peft_type") or about.get("lit_fm_adaptation")
         table.add_row(name, kind, f"{own:,}", f"{copy:,}", f"{own / copy:.1%}")

@@ -79,7 +79,9 @@ def write_card(run: Path, folder: Path, merge: dict[str, Any] | None = None) -> 
     made, summary, model = _read(run / "run.json"), _read(run / "summary.json"), _config(run)["model"]
     settings = model["init_args"]
     backbone, adapted = settings["backbone"], settings.get("adaptation") or {"class_path": "lit_fm.Full"}
-    library = "peft" if (folder / CONFIG).is_file() else "transformers"
+    library = "transformers"
+    if (folder / CONFIG).is_file():
+        library = "lit_fm" if "lit_fm_adaptation" in _read(folder / CONFIG) else "peft"
     head = {
         "base_model": backbone,
         "library_name": library,

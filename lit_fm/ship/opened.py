@@ -41,5 +41,5 @@ def opened(run: str) -> tuple[Any, L.Trainer, Score]:
     )
     L.seed_everything(config.get("seed_everything") or 0, verbose=False)
     trainer.validate(made.model, datamodule=made.data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
-    made.model.network.eval()
+    made.model.to(trainer.strategy.root_device).network.eval()  # it was put away after the validation
     return made.model, trainer, made.score
