@@ -51,6 +51,9 @@ def test_a_recipe_is_on_its_recorded_curve_after_a_tenth(lit, in_tmp, path):
     ("config", "measure", "least"),
     [
         ("lora.yaml", "exact_match", 0.95),
+        ("full.yaml", "exact_match", 0.95),
+        ("dora.yaml", "exact_match", 0.9),
+        ("adapter.yaml", "exact_match", 0.95),
         ("classify.yaml", "accuracy", 0.95),
         ("cloze.yaml", "exact_match", 0.95),
         ("tag.yaml", "entity_f1", 0.9),
