@@ -43,7 +43,7 @@ def llama_config(**changes):
     from transformers import LlamaConfig
 
     small = {
-        "vocab_size": 2064,
+        "vocab_size": 2048,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -61,7 +61,7 @@ def causal_configs():
     """Random-weight configurations of several architectures, by name."""
     from transformers import BloomConfig, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen3Config
 
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 2064}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 2048}
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     deep = {"intermediate_size": 64, "max_position_embeddings": 512}
     still = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
@@ -80,7 +80,7 @@ def masked_configs():
     from transformers import BertConfig, ModernBertConfig, RobertaConfig
 
     size = {
-        "vocab_size": 2064,
+        "vocab_size": 2048,
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -101,7 +101,7 @@ def seq2seq_configs():
     """Of encoder-decoders, by name; without dropout."""
     from transformers import BartConfig, T5Config
 
-    ids = {"vocab_size": 2064, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    ids = {"vocab_size": 2048, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     deep = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
     thin = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "dropout": 0.0, "max_position_embeddings": 512}
     t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}

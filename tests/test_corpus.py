@@ -383,7 +383,7 @@ def test_one_file_trains_every_objective(lit, in_tmp):
     (in_tmp / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     few = ("--data.source", "rows.jsonl", "--data.rows", 40, "--trainer.max_steps", 2, "--run.tracker", "none")
     for config in ("lora.yaml", "cloze.yaml", "seq2seq.yaml", "classify.yaml"):
-        done = lit("fit", "--config", config, *few, "--model.from_scratch", "true", "--score.examples", 4)
+        done = lit("fit", "--config", config, *few, "--score.examples", 4)
         assert done.code == 0, (config, done.err)
         assert (
             "predictions written" in lit("predict", "--run", in_tmp / "runs" / config.removesuffix(".yaml") / "001").out

@@ -269,7 +269,7 @@ def test_files_of_their_own_are_the_splits(lit, in_tmp):
 
 def test_a_head_s_adapter_writes_no_text(lit, in_tmp):
     lora = ("--data.rows", 64, "--model.adaptation", "lit_fm.LoRA", "--model.backbone", "tiny-clm")
-    assert lit("fit", "--config", "classify.yaml", *lora, *FEW).code == 0
+    assert lit("fit", "--config", "classify.yaml", *lora, *FEW[:4]).code == 0
     run = in_tmp / "runs" / "classify" / "001"
     assert json.loads((run / "adapter" / "labels.json").read_text()) == ["negative", "positive"]
     assert "tells classes apart and writes no text" in lit("generate", "--model", run, "--prompt", "x").err

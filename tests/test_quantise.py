@@ -151,7 +151,7 @@ def test_a_new_head_is_not_quantised():
 
 def test_weights_in_few_bits_cannot_start_from_nothing(llama):
     with pytest.raises(ValueError, match="weights of 4 bits cannot learn"):
-        CausalLM(llama, LoRA(bits=4), from_scratch=True).configure_model()
+        load_network(llama, AutoModelForCausalLM, bits=4, from_scratch=True)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
