@@ -29,7 +29,8 @@ def explain(message: str, parser: Any) -> str:
         elif found := LEAF.search(line):
             within = re.search(r"class_path='([^']+)'", line)
             owner = within[1] if within else owner
-            return _cause(".".join(keys), owner, found, parser)
+            told = re.search(r"Given value: (.+)", message)
+            return _cause(".".join(keys), owner, found, parser, told[1] if told else "")
     if found := re.search(r"unrecognized arguments: --([^\s=]+)", message, re.IGNORECASE):
         return f"there is no option --{found[1]}: {did_you_mean(found[1], _options(parser))}"
     if found := re.search(r"(?:Group '([^']+)'|Subcommand '.*') does not accept option '([^']+)'", message):
@@ -43,7 +44,7 @@ def explain(message: str, parser: Any) -> str:
     return message.strip()
 
 
-def _cause(key: str, owner: str | None, found: re.Match, parser: Any) -> str:
+def _cause(key: str, owner: str | None, found: re.Match, parser: Any, told: str) -> str:
     if found["own"]:  # what one of our constructors says
         return found["own"]
     if option := found["option"]:
@@ -54,7 +55,7 @@ def _cause(key: str, owner: str | None, found: re.Match, parser: Any) -> str:
         return f"{key}: there is no class {wrong!r}: {did_you_mean(wrong.rpartition('.')[2], _PUBLIC)}"
     kind = re.sub(r"<class '([^']+)'>|typing\.Literal\[(.*)\]", lambda m: m[1] or f"one of {m[2]}", found["expected"])
     expected, _, value = kind.partition(". Got value: ")
-    return f"{key}: expected {re.sub('^Expected an? ', '', expected)}, got {value!r}. Correct it."
+    return f"{key}: expected {re.sub('^Expected an? ', '', expected)}, got {value or told!r}. Correct it."
 
 
 def _settings(path: str) -> list[str]:

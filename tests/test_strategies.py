@@ -461,3 +461,8 @@ def test_adalora_goes_on_with_the_ranks_and_the_importance_that_it_had(llama):
     assert all(torch.equal(old.exp_avg_ipt[n], new.exp_avg_ipt[n]) for n in old.exp_avg_ipt)
     again.adaptation.begin(again.network, 12)
     again.adaptation.after_step(again.network, 11)  # beyond the pruning: by the pattern
+
+
+def test_a_number_of_bits_that_does_not_exist_is_said(lit):
+    done = lit("fit", "--config", "lora.yaml", "--model.adaptation.bits", "3")
+    assert "model.adaptation.bits: expected one of 4, 8, got '3'" in done.err
