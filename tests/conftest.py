@@ -1,5 +1,9 @@
 """Real tiny backbones, made here: no downloads, no mocks."""
 
+import csv
+import gzip
+import io
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +14,7 @@ import pytest
 
 os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", COLUMNS="160")
 ROOT = Path(__file__).parents[1]
+ROWS = [{"prompt": f"say {i}", "completion": f'{i}, "quoted"\nand broken'} for i in range(30)]
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -155,3 +160,24 @@ def command(*args, cwd, **env):
 
 
 QUICK = ("--run.tracker", "none", "--score.examples", "8", "--data.rows", "64", "--data.batch_size", "8")
+
+
+def write_rows(folder, suffix, rows=ROWS, stem="train"):
+    """A file of rows, with a mark at its start and line ends of Windows where the format allows them."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text, path = io.StringIO(newline=""), folder / f"{stem}{suffix}"
+    kind = suffix.removesuffix(".gz")
+    if kind == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    if kind in (".csv", ".tsv"):
+        writer = csv.DictWriter(text, rows[0].keys(), delimiter="\t" if kind == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        text.write(json.dumps(rows) if kind == ".json" else "\r\n".join(map(json.dumps, rows)) + "\n\n")
+    written = text.getvalue().encode("utf-8-sig")
+    path.write_bytes(gzip.compress(written) if suffix.endswith(".gz") else written)
+    return path

@@ -1,34 +1,53 @@
-"""What kind of example a row is, by its fields."""
+"""What kind of example a row is, by its fields, and the example that it gives."""
 
-from collections.abc import Iterable
+import datetime
+import decimal
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any
 
-from lit_fm.data.rows import Rows
-from lit_fm.data.templates import render
+from lit_fm.data.columns import Columns
+from lit_fm.data.conversation import conversation
+from lit_fm.data.files import Row
+from lit_fm.data.templates import Templates
 from lit_fm.nearest import did_you_mean
 
+Example = dict[str, Any]
 # Kind of row: the fields that make the prompt, and the one that is the answer. The first kind that fits is taken.
 PAIRS = {
     "prompt/completion": (("prompt",), "completion"),
     "instruction/input/output": (("instruction", "input"), "output"),
     "instruction/context/response": (("instruction", "context"), "response"),
+    "definition/input/output": (("definition", "input"), "output"),
     "question/answer": (("question",), "answer"),
+    "input/output": (("input",), "output"),
+    "input/target": (("input",), "target"),
 }
-OPTIONAL = {"input", "context"}
+MAY_LACK = {"instruction/input/output": "input", "instruction/context/response": "context"}
+# Kind of row: where its turns are, and what says which answer is learnt.
+CONVERSATIONS = {
+    "conversations/chosen/rejected": ("conversations", "chosen", "rejected"),
+    "messages/chosen/rejected": ("messages", "chosen", "rejected"),
+    "prompt/chosen/rejected": ("prompt", "chosen", "rejected"),
+    "messages/label": ("messages", "label"),
+    "conversations": ("conversations",),
+    "messages": ("messages",),
+}
+TAGGED = "tokens/tags"
+FIELDS: dict[str, set[str]] = {
+    **{kind: {*needed, "system", "tools"} for kind, needed in CONVERSATIONS.items()},
+    **{kind: {*prompt, answer} for kind, (prompt, answer) in PAIRS.items()},
+    TAGGED: {"tokens", "tags"},
+}
+"""The fields that each kind uses, in the order in which kinds are tried."""
 LISTS = ("choices", "tokens", "tags")
 """Fields that stay beside prompt and answer: the possible answers; words, and the class of each."""
+BESIDE = {"task", *LISTS}
+SAID = {"chosen": ": the chosen answer is learnt", "label": ": answers with the label true are learnt"}
 
 
-def _rename(row: dict[str, Any], columns: dict[str, str], number: int) -> dict[str, Any]:
-    for field, column in columns.items():
-        if column not in row:
-            raise ValueError(
-                f"data.columns: row {number} has no field {column!r} for {field!r}: {did_you_mean(column, row)}"
-            )
-    return {**row, **{field: row[column] for field, column in columns.items()}}
-
-
-def kind_of(row: dict[str, Any], answered: bool = True, asked: Iterable[str] = ()) -> str:
+def kind_of(row: Row, answered: bool = True, asked: Iterable[str] = ()) -> str:
     """The kind of example that a row is, by its fields; only by those of the prompt where no answer is needed.
 
     Args:
@@ -37,91 +56,178 @@ def kind_of(row: dict[str, Any], answered: bool = True, asked: Iterable[str] = (
     Raises:
         ValueError: none fits; says which fields there are and how to name them.
     """
-    if "messages" in row and set(asked) <= {"messages"}:
-        return "messages"
-    for kind, (prompt, answer) in PAIRS.items():
-        fits = (answer in row or not answered) and all(field in row or field in OPTIONAL for field in prompt)
-        if fits and set(asked) <= {*prompt, answer}:
+    for kind, fields in FIELDS.items():
+        fits = _needed(kind, answered) <= set(row) and set(asked) <= fields | {"task", "choices"}
+        if fits and (kind != "messages/label" or isinstance(row["label"], bool)):
             return kind
-    if "tokens" in row and ("tags" in row or not answered) and set(asked) <= {"tokens", "tags"}:
-        return "tokens/tags"
-    known = ", ".join([*PAIRS, "tokens/tags", "messages"])
     raise ValueError(
-        f"the rows have the fields {sorted(row)}, and no known kind has those ({known}). Say "
+        f"the rows have the fields {sorted(row)}, and no known kind has those ({', '.join(FIELDS)}). Say "
         "which are prompt and answer: --data.columns.prompt FIELD --data.columns.completion FIELD, or write a "
         "--data.template such as '{{FIELD}} ||| {{FIELD}}'."
     )
 
 
-def _text(row: dict[str, Any], field: str, number: int, required: bool = True) -> str:
-    if field not in row and field not in OPTIONAL and required:
-        raise ValueError(f"row {number} has no field {field!r}; it has {sorted(row)}.")
-    value = row.get(field)
-    if isinstance(value, list | dict):
-        raise ValueError(f"row {number}: {field!r} holds a {type(value).__name__}, expected text: use a data.template.")
-    return "" if value is None or value != value else str(value)  # what is not equal to itself is a missing number
+def _needed(kind: str, answered: bool) -> set[str]:
+    if kind in CONVERSATIONS:
+        return set(CONVERSATIONS[kind])
+    prompt, answer = PAIRS.get(kind, (("tokens",), "tags"))
+    return {*prompt, *([answer] if answered else ())} - {MAY_LACK.get(kind)}
 
 
 def examples(
-    rows: Rows, template: str | None = None, columns: dict[str, str] | None = None, answered: bool = True
-) -> tuple[str, Rows]:
-    """The kind that was recognised, and each row as an example: `prompt` + `completion`, or `messages`.
+    rows: Iterable[tuple[int, Row]],
+    templates: Templates | None = None,
+    columns: dict[str, str] | None = None,
+    answered: bool = True,
+    kind: str | None = None,
+    split: str = "train",
+) -> tuple[str, Iterator[tuple[int, Example | str]]]:
+    """The kind that was recognised, and lazily each row's number and the row as an example, or why it gives none.
 
     Args:
+        rows: with their numbers.
+        templates: makes the example, instead of a known kind.
+        columns: which field of a row is which field of a kind: a name, `a.b`, `a.0`, or `items[].b` for an example of
+            each item. Templates may use any name.
         answered: off: rows to predict, which may lack the answer.
+        kind: one of `FIELDS`, where the fields of the first row do not tell it.
 
     Raises:
-        ValueError: a row that lacks a field of the kind (with its number), or a kind that is not known.
+        ValueError: a kind or a field that is not known; while they are made, a row that does not fit (with its number).
     """
-    if not rows:
-        return "nothing", []
-    known = {
-        "messages",
-        "tokens",
-        "tags",
-        "task",
-        *(field for prompt, answer in PAIRS.values() for field in (*prompt, answer)),
-    }
-    if unknown := set(columns or ()) - known:
+    columns = dict(columns or {})
+    _check(kind, columns, templates)
+    rows = iter(rows)
+    if (first := next(rows, None)) is None:
+        return "nothing", iter(())
+    found = Columns({field: path for field, path in columns.items() if answered or _holds(first[1], field, path)})
+    numbered: Iterator[tuple[int, Row | str]] = iter(chain([first], rows))
+    numbered = found.over(chain([first], rows)) if columns else numbered
+    if templates:
+        return "template", _made(numbered, partial(_rendered, templates, split, answered))
+    seen: list[tuple[int, Row | str]] = []
+    while not seen or isinstance(seen[-1][1], str):
+        if (item := next(numbered, None)) is None:
+            return "nothing", iter(seen)
+        seen.append(item)
+    row: Row = seen[-1][1]
+    kind = kind or kind_of(row, answered, columns)
+    return _said(kind, row, found.used), _made(chain(seen, numbered), _maker(kind, answered))
+
+
+def _check(kind: str | None, columns: dict[str, str], templates: Templates | None) -> None:
+    if templates and kind:
+        raise ValueError(f"data.kind {kind!r} is of no use where a template makes the examples: leave one of them out.")
+    if kind and kind not in FIELDS:
+        raise ValueError(f"data.kind: there is no {kind!r}: {did_you_mean(kind, FIELDS)}")
+    known = BESIDE.union(FIELDS[kind] if kind else set().union(*FIELDS.values()))
+    if not templates and (unknown := set(columns) - known):
+        of = kind or "a kind"
+        raise ValueError(f"data.columns: {min(unknown)!r} is no field of {of}: {did_you_mean(min(unknown), known)}")
+
+
+def _holds(row: Row, field: str, path: str) -> bool:
+    try:
+        next(Columns({field: path}).over([(1, row)]))
+    except ValueError:
+        return False
+    return True
+
+
+def _said(kind: str, row: Row, mapped: set[str]) -> str:
+    """A kind as a person is told it: with what is done to lists, what is learnt, and what is not used."""
+    prompt, answer = PAIRS.get(kind, ((), ""))
+    notes = [f"; {field}: lists joined by line breaks" for field in prompt if isinstance(row.get(field), list)]
+    notes += [f"; {answer}: the first of a list is learnt, all are right"] if isinstance(row.get(answer), list) else []
+    notes += [note for field, note in SAID.items() if field in CONVERSATIONS.get(kind, ())]
+    unused = sorted(set(row) - FIELDS[kind] - BESIDE - mapped)
+    return kind + "".join(notes) + (f" (not used: {', '.join(unused)})" if unused else "")
+
+
+Maker = Callable[[Row, int], Example | str]
+
+
+def _made(numbered: Iterable[tuple[int, Row | str]], make: Maker) -> Iterator[tuple[int, Example | str]]:
+    for number, row in numbered:
+        yield number, row if type(row) is str else make(row, number)  # type: ignore[arg-type]
+
+
+def _maker(kind: str, answered: bool) -> Maker:
+    if kind in PAIRS:
+        return _pair(*PAIRS[kind], MAY_LACK.get(kind), answered)
+    if kind == TAGGED:
+        return _words
+    fields = CONVERSATIONS[kind]
+    pair = _pair(("prompt",), "chosen", None, answered)
+
+    def make(row: Row, number: int) -> Example | str:
+        if (
+            kind == "prompt/chosen/rejected"
+            and isinstance(row.get("prompt"), str)
+            and isinstance(row.get("chosen"), str)
+        ):
+            return pair(row, number)
+        made = conversation(row, number, fields, answered)
+        return made if isinstance(made, str) else {**made, **_beside(row, number)}
+
+    return make
+
+
+def _pair(prompt: tuple[str, ...], answer: str, lacking: str | None, answered: bool) -> Maker:
+    """Prompt and answer; where the answer is a list, all of it are `references`."""
+
+    def make(row: Row, number: int) -> Example:
+        asked = [text for field in prompt if (text := _text(row, field, number, field != lacking))]
+        said = row.get(answer)
+        example: Example = {"prompt": "\n\n".join(asked), "completion": said}
+        if isinstance(said, list):
+            right = [_plain(value, answer, number) for value in said]
+            example |= {"completion": right[0] if right else "", "references": right}
+        elif type(said) is not str:
+            example["completion"] = _text(row, answer, number, answered)
+        if not BESIDE.isdisjoint(row):
+            example |= _beside(row, number)
+        return example
+
+    return make
+
+
+def _text(row: Row, field: str, number: int, required: bool) -> str:
+    value = row.get(field)
+    if type(value) is str:
+        return value
+    if value is None and required and field not in row:
+        raise ValueError(f"row {number} has no field {field!r}; it has {sorted(row)}.")
+    return "\n".join(_plain(item, field, number) for item in (value if isinstance(value, list) else [value]))
+
+
+def _plain(value: Any, field: str, number: int) -> str:
+    """A text, number or date as text; nothing where it is missing."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or value != value:  # what is not equal to itself is a missing number
+        return ""
+    if not isinstance(value, str | int | float | decimal.Decimal | datetime.date | datetime.time):
+        what = type(value).__name__
         raise ValueError(
-            f"data.columns: {sorted(unknown)[0]!r} is no field of a kind: {did_you_mean(min(unknown), known)}"
+            f"row {number}: {field!r} holds a {what}, expected text: name a field of it in data.columns, or use a "
+            "data.template."
         )
-    named = {} if columns is None else columns
-    if not answered:
-        named = {field: column for field, column in named.items() if column in rows[0]}
-    rows = [_rename(row, named, i) for i, row in enumerate(rows, 1)] if named else rows
-    if template:
-        return "template", [{**render(template, row, answered, i), **_beside(row, i)} for i, row in enumerate(rows, 1)]
-    kind = kind_of(rows[0], answered, set(named) - {"task"})
-    if kind == "messages":
-        return kind, [{"messages": _turns(row, i), **_task(row)} for i, row in enumerate(rows, 1)]
-    if kind == "tokens/tags":
-        return kind, [_words(row, i) for i, row in enumerate(rows, 1)]
-    prompt, answer = PAIRS[kind]
-    made = []
-    for i, row in enumerate(rows, 1):
-        asked = [text for field in prompt if (text := _text(row, field, i))]
-        pair = {"prompt": "\n\n".join(asked), "completion": _text(row, answer, i, required=answered)}
-        made.append({**pair, **_beside(row, i)})
-    unused = sorted(set(rows[0]) - {*prompt, answer, "task", *LISTS} - set(named.values()))
-    return kind + (f" (not used: {', '.join(unused)})" if unused else ""), made
+    return str(value)
 
 
-def _beside(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """What a row brings along."""
+def _beside(row: Row, number: int) -> Example:
+    """What a row brings along: lists, and the name of the task that it is of."""
     found = {name: row[name] for name in LISTS if row.get(name) is not None}
     for name, value in found.items():
         if not isinstance(value, list):
             raise ValueError(f"row {number}: {name!r} is {str(value)[:60]}, expected a list.")
-    return {**found, **_task(row)}
+    if "choices" in found:
+        found["choices"] = [_plain(value, "choices", number) for value in found["choices"]]
+    return {**found, "task": str(row["task"])} if row.get("task") is not None else found
 
 
-def _task(row: dict[str, Any]) -> dict[str, str]:
-    """The name of the task that a row is of, where it says one."""
-    return {"task": str(row["task"])} if row.get("task") is not None else {}
-
-
-def _words(row: dict[str, Any], number: int) -> dict[str, Any]:
+def _words(row: Row, number: int) -> Example:
     """Words and tags; as text, the words with spaces between."""
     found = _beside(row, number)
     if "tokens" not in found:
@@ -129,11 +235,8 @@ def _words(row: dict[str, Any], number: int) -> dict[str, Any]:
     return {**found, "prompt": " ".join(map(str, found["tokens"]))}
 
 
-def _turns(row: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    turns = row.get("messages")
-    if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) and "role" in t for t in turns):
-        raise ValueError(f"row {number}: expected messages with role and content, got {str(turns)[:80]}.")
-    for turn in turns:
-        if not isinstance(turn.get("content"), str | None):
-            raise ValueError(f"row {number}: a message's content is {str(turn['content'])[:60]}, expected text.")
-    return [{**turn, "content": turn.get("content") or ""} for turn in turns]
+def _rendered(templates: Templates, split: str, answered: bool, row: Row, number: int) -> Example | str:
+    """What the templates make of a row; of its lists, those that the templates do not give."""
+    made = templates.render(row, number, split, answered)
+    lists = {name: value for name, value in row.items() if name not in LISTS or isinstance(value, list)}
+    return made if isinstance(made, str) else {**_beside(lists, number), **made}

@@ -1,82 +1,129 @@
-"""Rows from files, folders, Hugging Face or smallworld."""
+"""Rows from files of this or another machine, Hugging Face or smallworld, by split."""
 
-import csv
-import json
+import hashlib
 import logging
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lit_fm.data import smallworld
+from lit_fm.data.files import SUFFIXES, Row, count_rows, iterate_file, suffix_of
+from lit_fm.data.remote import fetched
 from lit_fm.nearest import did_you_mean
 
 log = logging.getLogger(__name__)
-Rows = list[dict[str, Any]]
-SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet"}
+PLAIN = {".txt", ".md", ".text", ""}
+"""Files of running text: read by a corpus, not as rows."""
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
 SPLITS |= {"eval": "validation", "test": "test"}
+HUB_ROWS = 1000  # in memory at once
 
 
-def read(source: str, size: int | None = None, seed: int = 0) -> dict[str, Rows]:
-    """All rows of a source by split; a source without splits is all `train`.
+def splits(
+    source: str, size: int | None = None, seed: int = 0, stray_quotes: bool = False
+) -> dict[str, Callable[[], Iterator[Row]]]:
+    """What gives the rows of each split anew, one at a time; a source without splits is all `train`.
 
     Args:
-        source: a file (JSON, JSONL, CSV, Parquet), a folder of them, `smallworld/TASK`, or a Hugging Face data set id.
+        source: a file (JSON, JSONL, CSV, TSV, Parquet; text may be packed: `.gz`), a folder of files or a pattern
+            (`data/*.jsonl`), whose splits their names begin with or their folders are called, an address that fsspec
+            reads (`s3://...`), `smallworld/TASK`, or a Hugging Face data set id, with `:CONFIG` where it has several.
         size: how many rows smallworld makes for training.
+        stray_quotes: quotes in CSV and TSV are characters like any other.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, a kind of file that is not read, a broken line (with its number).
+        FileNotFoundError, ValueError: nothing there, or a kind of file that is not read; while read, a broken line.
     """
     if source.startswith(smallworld.PREFIX):
-        task = source.removeprefix(smallworld.PREFIX)
-        return {s: smallworld.rows(task, s, size if s == "train" else None, seed) for s in smallworld.SIZES}
+        task, sizes = source.removeprefix(smallworld.PREFIX), dict.fromkeys(smallworld.SIZES) | {"train": size}
+        return {split: partial(_small, task, split, n, seed) for split, n in sizes.items()}
+    found = files_of(source)
+    return hub(source) if found is None else {s: partial(_all, files, stray_quotes) for s, files in found.items()}
+
+
+def _small(*asked: Any) -> Iterator[Row]:
+    yield from smallworld.rows(*asked)
+
+
+def _all(files: list[Path], stray_quotes: bool, skipped: Iterator[bool] | None = None) -> Iterator[Row]:
+    for file in files:
+        yield from iterate_file(file, stray_quotes, skipped)
+
+
+def count_of(rows: Callable[[], Iterator[Row]]) -> int:
+    """How many rows a split has."""
+    if isinstance(rows, partial) and rows.func is _all:
+        return sum(count_rows(file, rows.args[1]) for file in rows.args[0])
+    return sum(1 for _ in rows())
+
+
+def take(rows: Callable[..., Iterator[Row]], numbers: np.ndarray) -> Iterator[tuple[int, Row]]:
+    """Rows of a split by their rising numbers, from 0, each with its number. The others are not even parsed, if that can
+    be."""
+    wanted = set(numbers.tolist())
+    skipped = (number not in wanted for number in count())
+    from_files = isinstance(rows, partial) and rows.func is _all
+    for number, row in enumerate(rows(skipped=skipped) if from_files else rows()):
+        if number in wanted:
+            yield number, row
+            if number == numbers[-1]:
+                return
+
+
+def files_of(source: str, suffixes: Iterable[str] = SUFFIXES) -> dict[str, list[Path]] | None:
+    """The files of a source by split; None where it names none, but may be a Hugging Face id."""
+    suffixes = set(suffixes)
+    readable = ", ".join(sorted(suffixes - {""}))
     path = Path(source).expanduser()
-    if path.is_file():
-        return {"train": read_file(path)}
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") != 1:
+    remote = "://" in source
+    if remote or path.is_file():
+        if suffix_of(Path(source.partition("?")[0])) not in suffixes:
+            hint = ", or call it .txt if it is plain text" if ".txt" in suffixes else ""
+            raise ValueError(f"data.source: {source} is not {readable}: convert it to one of them{hint}.")
+        return {"train": [fetched(source) if remote else path]}
+    wild = next((i for i, part in enumerate(path.parts) if re.search(r"[*?[]", part)), None)
+    if path.is_dir() or wild is not None:
+        base = Path(*path.parts[:wild])
+        matching = base.glob(str(Path(*path.parts[wild:]))) if wild is not None else base.rglob("*")
+        files = [f for f in sorted(matching) if f.is_file() and suffix_of(f) in suffixes - {""}]
+        files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(base).parts)]
+        if not files:
+            raise FileNotFoundError(f"data.source: {source} has no {readable} file.")
+        return _by_split(files, base)
+    if suffix_of(path) in suffixes - {""} or source.startswith((".", "/", "~")) or source.count("/") != 1:
         near = did_you_mean(path.name, (p.name for p in path.parent.glob("*")))
         hint = near if "did you mean" in near else "check the path."
         raise FileNotFoundError(f"data.source: there is no file or folder {source!r}: {hint}")
-    return _read_hub(source)
+    return None
 
 
-def _read_folder(folder: Path) -> dict[str, Rows]:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"data.source: {folder} has no {', '.join(sorted(SUFFIXES))} file.")
-    named: dict[Path, str | None] = {}
+def _by_split(files: list[Path], base: Path) -> dict[str, list[Path]]:
+    """As the folders below the base are called, or else as the names of the files begin; all `train` where none does."""
+    found: dict[str, list[Path]] = {}
     for file in files:
-        word = re.split(r"[-_.]", file.stem.lower())[0]
-        named[file] = SPLITS.get(word)
-    unknown = [file.name for file, split in named.items() if split is None]
-    if unknown and len(unknown) < len(named):
+        *folders, name = (part.lower() for part in file.relative_to(base).parts)
+        words = [re.split(r"[-_.]", name)[0], *folders]
+        found.setdefault(next((SPLITS[word] for word in reversed(words) if word in SPLITS), ""), []).append(file)
+    if "" in found and len(found) > 1:
         raise ValueError(
-            f"data.source: which split is {unknown[0]}? Begin its name with one of {sorted(SPLITS)}, or move it."
+            f"data.source: which split is {found[''][0].name}? Begin its name with one of {sorted(SPLITS)}, or move it."
         )
-    found: dict[str, Rows] = {}
-    for file, split in named.items():
-        found.setdefault(split or "train", []).extend(read_file(file))
-    return found
+    return {split or "train": files for split, files in found.items()}
 
 
-def _read_hub(name: str) -> dict[str, Rows]:
-    return {split: rows.to_list() for split, rows in hub(name).items()}
-
-
-def hub(name: str) -> dict[str, Any]:
-    """The data sets of a Hugging Face id, by our names of splits; others are named and left out.
-
-    Raises:
-        ValueError: it was not given.
-    """
+@lru_cache(maxsize=4)
+def _sets(name: str) -> dict[str, Any]:
+    """The data sets of a Hugging Face id, by our names of splits; others are named and left out."""
     from datasets import load_dataset
 
+    name, _, config = name.partition(":")
     try:
-        found = load_dataset(name)
+        found = load_dataset(name, config or None)
     except Exception as error:
         raise ValueError(
             f"data.source: {name!r} is no file or folder, and Hugging Face did not give a data set of that id: {error}"
@@ -86,94 +133,30 @@ def hub(name: str) -> dict[str, Any]:
     return {SPLITS[split]: rows for split, rows in found.items() if split in SPLITS}
 
 
-def read_file(path: Path) -> Rows:
-    """The rows of one file."""
-    return list(iterate_file(path))
+def hub(name: str) -> dict[str, Callable[[], Iterator[Row]]]:
+    """What gives the rows of each split of a Hugging Face id, from where they lie on disk.
+
+    Raises:
+        ValueError: it was not given.
+    """
+
+    def rows(found: Any) -> Iterator[Row]:
+        for table in found.with_format("arrow").iter(HUB_ROWS):
+            yield from table.to_pylist()
+
+    return {split: partial(rows, found) for split, found in _sets(name).items()}
 
 
-def iterate_file(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one file, one at a time."""
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
-    readers[".parquet"] = _read_parquet
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"data.source: {path} is not {', '.join(sorted(SUFFIXES))}: convert it to one of them.")
-    try:
-        for i, row in enumerate(readers[path.suffix.lower()](path), 1):
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, row {i}: expected an object with named fields, got {json.dumps(row)[:60]}.")
-            yield row
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
-        ) from error
+def fingerprint_of(source: str) -> list:
+    """What tells whether a source has changed: hashes of its files' bytes; what smallworld makes is told by its code."""
+    if source.startswith(smallworld.PREFIX):
+        return [source]
+    found = files_of(source, SUFFIXES | PLAIN)
+    if found is None:
+        return [source, *((split, rows._fingerprint) for split, rows in _sets(source).items())]
+    return [[split, file.name, _hash(file)] for split, files in found.items() for file in files]
 
 
-def _read_jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield _whole(json.loads(line), line, f"{path}, line {number}")
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path}, line {number} is not JSON ({error.msg}): {line.strip()[:60]!r}"
-                    ) from error
-
-
-def _whole(content: Any, text: str, where: str) -> Any:
-    """What was read, unless a character in it is one half only (an escape that its other half does not follow)."""
-    if "\\ud" in text.lower():
-        try:
-            json.dumps(content, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{where} holds half a character ({error.object[error.start]!r}): mend the text."
-            ) from error
-    return content
-
-
-def _read_json(path: Path) -> Iterator[Any]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("{") and "\n" in text.strip() and error.msg == "Extra data":
-            return _read_jsonl(path)  # JSON lines under another name
-        raise ValueError(f"{path}, line {error.lineno} is not JSON: {error.msg}.") from error
-    _whole(content, text, str(path))
-    if isinstance(content, dict) and content and all(isinstance(row, dict) for row in content.values()):
-        return iter([{"id": name, **row} for name, row in content.items()])  # rows by their names
-    if not isinstance(content, list):
-        raise ValueError(
-            f"{path} holds one {type(content).__name__}, no rows: use a list, an object of rows by name, or JSON lines."
-        )
-    return iter(content)
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        csv.field_size_limit(sys.maxsize)  # a cell may hold a document
-        reader = csv.DictReader(file, strict=True)
-        try:
-            names = list(reader.fieldnames or ())
-            if twice := {name for name in names if names.count(name) > 1}:
-                raise ValueError(f"{path}: the header names {sorted(twice)} twice: rename the columns.")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(f"{path}, line {reader.line_num}: not as many cells as the header has: {row}")
-                yield row
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}, line {reader.line_num}: {error}. Quote cells that hold quotes or commas."
-            ) from error
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except ArrowException as error:
-        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
