@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from lit_fm import CausalLM
 from lit_fm.backbone import load_tokenizer
 from lit_fm.data.segments import SegmentEncoder
-from lit_fm.data.templates import pair_segments, render
+from lit_fm.data.templates import pair_segments
 from lit_fm.data.tokens import IGNORED
 
 TEXT = ["the answer is yes and no", "Take two tablets: 10.5 mg, twice!", "naïve café — 東京 สวัสดี", "a  b\n\nc"] * 3
@@ -223,11 +223,12 @@ THINKS = (  # as Qwen3 does: an empty thought in the last answer only
 )
 
 
-def test_where_the_template_rewrites_earlier_turns_the_last_answer_is_learnt_and_it_is_counted(causal):
+def test_where_the_template_rewrites_earlier_turns_every_answer_is_learnt(causal):
     causal.tokenizer.chat_template = THINKS
     [item] = causal.encode([{"messages": TURNS}], 256)
-    assert causal.tokenizer.decode(item["labels"][item["labels"] != IGNORED]) == "<think></think>Still a model.</s>"
-    assert "shortened" in item
+    learnt = causal.tokenizer.decode(item["labels"][item["labels"] != IGNORED])
+    assert learnt == "A model.</s><think></think>Still a model.</s>"
+    assert "shortened" not in item
     assert causal.answer({"messages": TURNS}) == "<think></think>Still a model."  # what a perfect model writes
 
 
@@ -245,33 +246,7 @@ def test_ids_of_a_conversation_are_those_of_the_chat_template(causal):
     causal.tokenizer.chat_template = CHATML
     [item] = causal.encode([{"messages": TURNS}], 256)
     own = causal.tokenizer.apply_chat_template(TURNS, tokenize=True, return_dict=False)
-    assert item["input_ids"].tolist() == own[: len(item["input_ids"])]
-
-
-def test_text_that_looks_like_jinja_stays_as_it_is():
-    row = {"question": "What is {{ 7 * 7 }}?", "answer": "{% raise %}"}
-    made = render("Q: {{question}} ||| {{answer}}", row)
-    assert made == {"prompt": "Q: What is {{ 7 * 7 }}?", "completion": "{% raise %}"}
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("{{question}}", "has no answer"),
-        ("{{question}} ||| ", "has no answer"),
-        ("{{question} ||| {{answer}}", "not valid Jinja"),
-        ("{{qestion}} ||| {{answer}}", "fields \\['answer', 'question'\\]"),
-        ("{{question.__class__.__mro__}} ||| {{answer}}", "unsafe"),
-        ("{{question / 0}} ||| {{answer}}", "row 1"),
-    ],
-)
-def test_a_template_that_cannot_work_is_one_clear_error(template, message):
-    with pytest.raises(ValueError, match=message):
-        render(template, {"question": "q", "answer": "a"})
-
-
-def test_nothing_is_not_the_word_none():
-    assert render("{{q}} ||| {{a}}", {"q": None, "a": None}) == {"prompt": "", "completion": ""}
+    assert item["input_ids"].tolist() == own
 
 
 def test_prompts_of_training_are_those_of_generation(causal):

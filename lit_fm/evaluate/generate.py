@@ -11,8 +11,9 @@ import torch
 
 from lit_fm.adapted import load_adapted
 from lit_fm.backbone import context_length, decoder_start
+from lit_fm.data.chat import chat_text, turn_end
 from lit_fm.data.segments import SegmentEncoder
-from lit_fm.data.templates import chat_text, prompt_text
+from lit_fm.data.templates import prompt_text
 
 BATCH = 64
 log = logging.getLogger(__name__)
@@ -111,10 +112,12 @@ def _batch(
 
 
 def end_tokens(network: Any, tokenizer: Any) -> list[int]:
-    """The end token that was trained, and those that the backbone's makers named."""
+    """The end tokens that are trained, of texts and of turns, and those that the backbone's makers named."""
     named = getattr(network.generation_config, "eos_token_id", None)
     named = named if isinstance(named, list) else [named]
-    return sorted({end for end in (tokenizer.eos_token_id, *named) if end is not None})
+    turn = turn_end(tokenizer) if tokenizer.chat_template else ""
+    turn_id = tokenizer.convert_tokens_to_ids(turn) if turn else None
+    return sorted({end for end in (tokenizer.eos_token_id, turn_id, *named) if end is not None})
 
 
 def generate(
