@@ -14,8 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-SHARES = {"exact_match", "accuracy", "macro_f1", "entity_f1"}
-"""Measures that are shares of something."""
+SHARES = set(
+    "exact_match normalised_exact_match accuracy macro_f1 entity_f1 f1 rouge1 rouge2 rougeL tool_call tool_name number "
+    "choice_accuracy choice_accuracy_normalised".split()
+)
+"""Measures that are shares of something, in 0..1."""
 METRICS = {"train/loss": "loss", "val/loss": "val loss", "lr": "lr", "tokens_per_second": "tokens/s"}
 
 
@@ -119,8 +122,8 @@ def show_summary(folder: Path, summary: dict[str, Any], writes: bool) -> None:
     for name in summary["measured"]:
         key, words = name.replace("/", "_"), name.replace("_", " ").replace("/", " ")
         if f"{key}_before" in summary:
-            table.add_row(f"{words} before", _measured(name, summary[f"{key}_before"]))
-        table.add_row(f"{words} after", _measured(name, summary[key]))
+            table.add_row(f"{words} before", measured(name, summary[f"{key}_before"]))
+        table.add_row(f"{words} after", measured(name, summary[key]))
     for key in ("train_loss", "val_loss"):
         if key in summary:
             table.add_row(key.replace("_", " "), f"{summary[key]:.4f}")
@@ -138,8 +141,9 @@ def show_summary(folder: Path, summary: dict[str, Any], writes: bool) -> None:
         console.print(f"  {_python()} -m lit_fm {verb}", markup=False, soft_wrap=True)
 
 
-def _measured(name: str, value: float) -> str:
-    return f"{value:.1%}" if name in SHARES else f"{value:.3f}"
+def measured(name: str, value: float) -> str:
+    """A measure as people read it: shares in percent. `name` may begin with that of a task."""
+    return f"{value:.1%}" if name.rpartition("/")[2] in SHARES else f"{value:.3f}"
 
 
 def _python() -> str:

@@ -10,8 +10,9 @@ from transformers import AutoModelForTokenClassification
 
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.entities import EntityF1, are_entity_tags, entity_f1
+from lit_fm.evaluate.metrics import agreement
 from lit_fm.objectives.base import Batch
-from lit_fm.objectives.classify import Head, agreement
+from lit_fm.objectives.classify import Head
 from lit_fm.objectives.loss import rows_of
 
 
@@ -114,7 +115,7 @@ class TokenClassification(Head):
             found.append(" ".join(tags))
         return found
 
-    def measure(self, predictions: list[str], answers: list[str]) -> dict[str, float]:
+    def agreed(self, predictions: list[str], answers: list[str]) -> dict[str, float]:
         guessed, right = [text.split() for text in predictions], [text.split() for text in answers]
         found = agreement([t for tags in guessed for t in tags], [t for tags in right for t in tags])
         if are_entity_tags(self.labels or []):
