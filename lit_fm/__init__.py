@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lit_fm.adapt import SoftPrompt as SoftPrompt
     from lit_fm.data.corpus import TextCorpus as TextCorpus
     from lit_fm.data.instruct import InstructionData as InstructionData
+    from lit_fm.data.mixture import Mixture as Mixture
     from lit_fm.objectives.base import Objective as Objective
     from lit_fm.objectives.causal import CausalLM as CausalLM
     from lit_fm.objectives.classify import SequenceClassification as SequenceClassification
@@ -42,6 +43,7 @@ _PUBLIC = {
     "SequenceClassification": "lit_fm.objectives.classify",
     "TokenClassification": "lit_fm.objectives.tag",
     "InstructionData": "lit_fm.data.instruct",
+    "Mixture": "lit_fm.data.mixture",
     "TextCorpus": "lit_fm.data.corpus",
 }
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "InstructionData",
     "LoRA",
     "MaskedLM",
+    "Mixture",
     "Objective",
     "Peft",
     "Prefix",

@@ -1,8 +1,11 @@
 """What data modules share: encoded by the objective that trains on them, stored once, dealt out by a plan."""
 
+import math
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
 from typing import Any
 
 import lightning as L
@@ -10,9 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lit_fm.data.mixture import Mixture
-from lit_fm.data.order import BatchPlan, Deal
-from lit_fm.data.tokens import SHORTENED, Draw, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
+from lit_fm.data.order import BatchPlan, Deal, Packing
+from lit_fm.data.parts import Parts
+from lit_fm.data.shares import Shares
+from lit_fm.data.tokens import SHORTENED, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
 
 CHUNK = 1000
 
@@ -20,17 +24,19 @@ CHUNK = 1000
 class Batches(Dataset):
     """Item `deal` is the batch of the examples dealt."""
 
-    def __init__(self, items: Any, collate: Callable[[list[Encoded], list[Draw] | None], Any]) -> None:
-        self.items, self.collate = items, collate
+    def __init__(self, items: Any, objective: Any, packing: Packing = "none") -> None:
+        self.items, self.objective, self.packing = items, objective, packing
 
     def __getitem__(self, deal: Deal) -> Any:
-        numbers = deal.numbers or [0]
-        draws: list[Draw] | None = [(*deal.draw, number) for number in numbers] if deal.draw else None
-        items = [self.items[i] for i in numbers]
-        batch = self.collate(items, draws)
+        rows = [[self.items[i] for i in row] for row in deal.rows or [[0]]]
+        items = [item for row in rows for item in row]
+        if self.packing == "none":
+            batch = self.objective.collate(items, [(*deal.draw, n) for n in deal.numbers or [0]] if deal.draw else None)
+        else:
+            batch = self.objective.pack(rows)
         if "task" in items[0]:
             batch["task_ids"] = torch.tensor([int(item["task"][0]) for item in items])
-        if not deal.numbers:  # this rank got nothing of the last batch: it steps along, and learns nothing
+        if not deal.rows:  # this rank got nothing of the last batch: it steps along, and learns nothing
             batch |= {"rows": batch["rows"][:0], "targets": batch["targets"][:0], "tokens": 0}
         return batch
 
@@ -39,9 +45,11 @@ class ObjectiveData(L.LightningDataModule):
     """Data in the form that the objective asks for.
 
     Args:
-        batch_size: examples in a micro-batch of one rank.
+        batch_size: rows in a micro-batch of one rank: examples, or what they are packed in.
         workers: processes that collate batches; 0 does it in the main one.
         seed: of splits and order.
+        token_budget: training ends once so many tokens were dealt, padding not counted.
+        batch_tokens: instead of `batch_size`: tokens in a micro-batch of one rank, with padding, at most.
     """
 
     max_new_tokens = 128
@@ -51,18 +59,44 @@ class ObjectiveData(L.LightningDataModule):
     block_size = 0
     bordered = 0
     """Tokens in a block whose documents must not see each other; 0 where that is not asked for."""
+    packing: Packing = "none"
 
-    def __init__(self, batch_size: int, workers: int, seed: int) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        workers: int,
+        seed: int,
+        token_budget: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
         super().__init__()
         if batch_size < 1 or workers < 0:
             raise ValueError(f"data.batch_size {batch_size} must be at least 1, data.workers {workers} not negative.")
+        for name, value in (("token_budget", token_budget), ("batch_tokens", batch_tokens)):
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} is {value}: raise it.")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.token_budget, self.batch_tokens = token_budget, batch_tokens
         self.items: dict[str, Any] = {}
         self.report: dict[str, dict[str, Any]] = {}
+        self._attached: Any = None
+
+    def attach(self, objective: Any) -> None:
+        """Prepare data for an objective without a trainer."""
+        self._attached = objective
 
     @property
     def objective(self) -> Any:
-        return self.trainer.lightning_module  # type: ignore[union-attr]
+        return self._attached or self.trainer.lightning_module  # type: ignore[union-attr]
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        trainer: Any = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def metrics_of(self, task: str | None) -> list[str] | None:
+        """What the answers of a task are measured by; the objective's own metric where nothing is said."""
+        return None
 
     @abstractmethod
     def prepare(self, split: str) -> tuple[Any, dict[str, dict[str, Any]]] | None:
@@ -72,8 +106,8 @@ class ObjectiveData(L.LightningDataModule):
         """
 
     def setup(self, stage: str) -> None:
-        strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
-        first = strategy.local_rank == 0 if hasattr(strategy, "local_rank") else True
+        strategy: Any = self.trainer.strategy if self.trainer else None
+        first = getattr(strategy, "local_rank", 0) == 0
         if not first:
             strategy.barrier()  # the first rank of a machine fills the cache, the others read it
         for split in {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}.get(stage, ()):
@@ -84,32 +118,44 @@ class ObjectiveData(L.LightningDataModule):
                 self.report |= reported
             elif stage != "fit" or split == "train":
                 raise ValueError(f"the data has no {split} split: give data.{split} FILE, or a share to cut off.")
-        if first:
+        if first and strategy is not None:
             strategy.barrier()
+        if stage == "fit" and self.trainer and not self.plan().steady:  # the number of batches is read anew
+            self.trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
 
-    def encode(self, split: str, made: list[dict], limit: int | None, kind: str) -> tuple[TokenStore, dict[str, Any]]:
-        """The examples as the objective encodes them, from the cache where they are in it; and what was left out."""
-        content = fingerprint(made)
-        about: dict[str, Any] = {"dropped": {}, "shortened": 0, "kind": kind, "content": content, "rows": len(made)}
+    def encode(
+        self,
+        split: str,
+        made: Callable[[], Iterable[dict | str]],
+        limit: int | None,
+        identity: Any,
+        about: dict[str, Any],
+    ) -> tuple[TokenStore, dict[str, Any]]:
+        """The examples as the objective encodes them, from the cache where they are in it; and what was left out.
+
+        Args:
+            made: gives examples, or the reason why a row gives none.
+            identity: tells these examples from others.
+            about: what to report of them besides.
+        """
+        objective = self.objective
         key = fingerprint(
-            content,
-            limit,
-            self.objective.encoding,
-            self.objective.adaptation.tasks,
-            encoding_fingerprint(self.objective),
+            identity, split, limit, objective.encoding, objective.adaptation.tasks, encoding_fingerprint(objective)
         )
-        store = stored(key, lambda: (self._encode(made, limit, about), about))
+        about |= {"content": fingerprint(identity, split), "dropped": {}, "shortened": 0, "rows": 0}
+        store = stored(key, lambda: (self._encode(made(), limit, about), about))
         if not len(store):
-            reasons = ", ".join(f"{n} x {why}" for why, n in store.about["dropped"].items())
-            raise ValueError(f"data.source: none of {len(made)} {split} rows can be learnt from ({reasons}).")
-        return store, {name: store.about[name] for name in (*about, "examples")}
+            reasons = ", ".join(f"{n} x {why}" for why, n in store.about["dropped"].items()) or "it has no rows"
+            raise ValueError(f"data.source: none of {store.about['rows']} {split} rows can be learnt from ({reasons}).")
+        return store, {name: value for name, value in store.about.items() if name != "columns"}
 
-    def _encode(self, made: list[dict], limit: int | None, about: dict[str, Any]) -> Iterator[Encoded]:
+    def _encode(self, made: Iterable[dict | str], limit: int | None, about: dict[str, Any]) -> Iterator[Encoded]:
         dropped: Counter[str] = Counter()
-        for start in range(0, len(made), CHUNK):
-            chunk = made[start : start + CHUNK]
-            for example, item in zip(chunk, self.objective.encode(chunk, limit), strict=True):
-                task = self.objective.adaptation.task_of(example)
+        adaptation = self.objective.adaptation
+        for chunk, items in self._encoded_chunks(iter(made), limit):
+            about["rows"] += len(chunk)
+            for example, item in zip(chunk, items, strict=True):
+                task = None if isinstance(example, str) else adaptation.task_of(example)
                 if isinstance(item, str):
                     dropped[item] += 1
                 elif task is not None and task < 0:
@@ -119,41 +165,80 @@ class ObjectiveData(L.LightningDataModule):
                     yield item if task is None else {**item, "task": np.array([task], np.int32)}
         about["dropped"] = dict(dropped)
 
-    def plan(self) -> BatchPlan:
-        """Which examples make up which training batch of this rank."""
-        trainer: Any = self.trainer
-        lengths, world = self.items["train"].lengths(), (trainer.global_rank, trainer.world_size)
-        return BatchPlan(lengths, self.batch_size, self.seed, True, *world, self.mixture())
+    def _encoded_chunks(
+        self, made: Iterator[dict | str], limit: int | None
+    ) -> Iterator[tuple[list[dict | str], list[Encoded | str]]]:
+        """Chunks in order; one is tokenised, which leaves Python alone, while another is read and labelled."""
 
-    def mixture(self) -> Mixture | None:
+        def encoded(chunk: list[dict | str]) -> tuple[list[dict | str], list[Encoded | str]]:
+            found = iter(self.objective.encode([example for example in chunk if not isinstance(example, str)], limit))
+            return chunk, [example if isinstance(example, str) else next(found) for example in chunk]
+
+        waiting: deque[Future] = deque()
+        with ThreadPoolExecutor(2) as threads:
+            while (chunk := list(islice(made, CHUNK))) or waiting:
+                if chunk:
+                    waiting.append(threads.submit(encoded, chunk))
+                if not chunk or len(waiting) > 2:
+                    yield waiting.popleft().result()
+
+    def plan(self, epoch: int = 0) -> BatchPlan:
+        """Which examples make up which training batch of this rank."""
+        capacity = self.max_length if self.packing == "best-fit" else None
+        plan = BatchPlan(
+            self.items["train"].lengths(), self.batch_size, self.seed, True, *self._ranks, self.shares(), self.batch_tokens,
+            capacity,
+        )  # fmt: skip
+        plan.set_epoch(epoch)
+        return plan
+
+    def shares(self) -> Shares | None:
         """Which examples an epoch of training takes, if not all."""
         return None
 
-    def train_batches(self) -> int:
-        """Micro-batches of one rank in an epoch."""
-        return len(self.plan())
+    def optimizer_steps(self, window: int, epochs: int | None, limit: int | float = 1.0) -> int | None:
+        """Of a whole run, until its epochs or its budget of tokens end; None where neither is set.
+
+        Args:
+            window: micro-batches in an optimizer step.
+            limit: micro-batches of an epoch that are used, or their share.
+        """
+        plan, steps, tokens = self.plan(), 0, 0
+        for epoch in range(epochs) if epochs else count() if self.token_budget else ():
+            plan.set_epoch(epoch)
+            batches = min(len(plan), limit) if isinstance(limit, int) else int(len(plan) * limit)
+            if self.token_budget:
+                ends = np.add.reduceat(plan.batch_tokens()[:batches], range(0, batches, window)).cumsum() + tokens
+                if ends[-1] >= self.token_budget:
+                    return steps + int(np.searchsorted(ends, self.token_budget)) + 1
+                tokens = int(ends[-1])
+            elif plan.steady:
+                return epochs * math.ceil(batches / window)  # type: ignore[operator]
+            steps += math.ceil(batches / window)
+        return steps or None
 
     def parts(self, split: str) -> dict[str, Any]:
         """The examples of a split by the part of the data that they are from; one part where nothing is said."""
-        return {"": self.items[split]}
+        items = self.items[split]
+        return items.parts if isinstance(items, Parts) else {"": items}
 
-    def _loader(self, items: Any, plan: BatchPlan) -> Any:
-        batches = Batches(items, self.objective.collate)
+    def _loader(self, items: Any, plan: BatchPlan, packing: Packing = "none") -> Any:
+        batches = Batches(items, self.objective, packing)
         # Forked workers read the objective where it is; sent to them, it would have to be pickled with its weights.
         more: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "fork"} if self.workers else {}
         return DataLoader(batches, sampler=plan, batch_size=None, num_workers=self.workers, **more)
 
     def loaders(self, split: str) -> list[Any]:
         """One for each part, each example once and in order."""
-        world = self.trainer.global_rank, self.trainer.world_size  # type: ignore[union-attr]
         parts = self.parts(split).values() if split in self.items else ()
         return [
-            self._loader(items, BatchPlan(items.lengths(), self.batch_size, self.seed, False, *world))
+            self._loader(items, BatchPlan(items.lengths(), self.batch_size, self.seed, False, *self._ranks))
             for items in parts
         ]
 
     def train_dataloader(self) -> Any:
-        return self._loader(self.items["train"], self.plan())
+        plan = self.plan(getattr(self.trainer, "current_epoch", 0))
+        return self._loader(self.items["train"], plan, self.packing)
 
     def val_dataloader(self) -> Any:
         return self.loaders("validation")

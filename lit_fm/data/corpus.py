@@ -8,8 +8,10 @@ import numpy as np
 
 from lit_fm.backbone import context_length, load_config
 from lit_fm.data.base import ObjectiveData
-from lit_fm.data.documents import documents, fingerprint_of
-from lit_fm.data.mixture import Mixture
+from lit_fm.data.documents import documents
+from lit_fm.data.parts import Parts
+from lit_fm.data.rows import fingerprint_of
+from lit_fm.data.shares import Shares, until_one_runs_out
 from lit_fm.data.tokens import Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
 
 SPLITS = ("train", "validation", "test")
@@ -44,37 +46,18 @@ class Blocks:
         return whole
 
 
-class Parts:
-    """Blocks of several corpora, numbered one after the other."""
-
-    def __init__(self, parts: dict[str, Blocks]) -> None:
-        self.parts = parts
-        self._blocks = list(parts.values())
-        self._starts = np.cumsum([0, *map(len, self._blocks)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, number: int) -> Encoded:
-        part = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._blocks[part][number - int(self._starts[part])]
-
-    def lengths(self) -> np.ndarray:
-        """Tokens in each block."""
-        return np.concatenate([blocks.lengths() for blocks in self._blocks])
-
-
 class TextCorpus(ObjectiveData):
     """Documents to learn as running text, one after the other. Corpora larger than memory are read from disk.
 
     Args:
-        source: a text file (documents parted by empty lines, or by lines where it has none), JSON, JSONL, CSV or Parquet
-            (one a row, in `column`), a folder of such files (train, validation, test by file name), a Hugging Face
-            data set id, or `smallworld/CORPUS`; or several, by name.
+        source: a text file (documents parted by empty lines, or by lines where it has none), JSON, JSONL, CSV, TSV or
+            Parquet (one a row, in `column`), a folder or pattern of such files (train, validation, test by name), an
+            address that fsspec reads, a Hugging Face data set id, or `smallworld/CORPUS`; or several, by name.
         weights: the share of each named source among the tokens of training; 0 only measures it. Without weights, all.
         documents: how many smallworld makes for training.
         block_size: tokens that are learnt in a block.
         borders: documents in a block do not see each other; refused for a backbone that cannot do so exactly.
+        stray_quotes: quotes in CSV and TSV are characters like any other.
         held_out: how many documents are kept for validation, and again for test, of each source without such splits.
     """
 
@@ -86,12 +69,14 @@ class TextCorpus(ObjectiveData):
         block_size: int = 256,
         borders: bool = False,
         column: str = "text",
+        stray_quotes: bool = False,
         held_out: int = 200,
         batch_size: int = 16,
+        token_budget: int | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, workers, seed)
+        super().__init__(batch_size, workers, seed, token_budget)
         if block_size < 1 or held_out < 1 or documents < 1:
             raise ValueError(
                 f"data.block_size {block_size}, data.held_out {held_out} and data.documents {documents} must be at least "
@@ -106,7 +91,7 @@ class TextCorpus(ObjectiveData):
                 "above 0."
             )
         self.weights, self.documents, self.block_size = weights, documents, block_size
-        self.borders, self.column, self.held_out = borders, column, held_out
+        self.borders, self.column, self.stray_quotes, self.held_out = borders, column, stray_quotes, held_out
         self._stores: dict[str, TokenStore] = {}
 
     @property
@@ -118,7 +103,7 @@ class TextCorpus(ObjectiveData):
     def documents_by_split(self, source: str) -> Iterator[tuple[str, str]]:
         """Each document with its split: the source's own, or held out from what it has to train on."""
         sizes = {"train": self.documents, "validation": self.held_out, "test": self.held_out}
-        found = documents(source, self.column, sizes, self.seed)
+        found = documents(source, self.column, sizes, self.seed, self.stray_quotes)
         lacking = [split for split in ("validation", "test") if split not in found]
         n, held = self.held_out, {}
         if lacking:
@@ -162,7 +147,7 @@ class TextCorpus(ObjectiveData):
     def _store(self, name: str) -> TokenStore:
         source = self.sources[name]
         if name not in self._stores:
-            settings = self.documents, self.held_out, self.column, self.seed
+            settings = self.documents, self.held_out, self.column, self.seed, self.stray_quotes
             key = fingerprint(fingerprint_of(source), settings, encoding_fingerprint(self.objective))
             empty = {"rows": 0, "examples": 0, "bytes": 0, "dropped": {}, "kind": "text"}
             about: dict[str, Any] = {"splits": {split: {**empty, "dropped": {}} for split in SPLITS}, "content": ""}
@@ -197,18 +182,15 @@ class TextCorpus(ObjectiveData):
             targets = store.size(split) - objective.block_overlap - (about["examples"] - 1 if self.borders else 0)
             reported[label] = {**about, "targets_per_byte": targets / about["bytes"]}
         if split == "train" and self.weights:
-            mixture = self._mixture(parts)
-            for about, taken, count in zip(reported.values(), mixture.taken, mixture.counts, strict=True):
-                about["taken"] = f"{taken:,} of {count:,} blocks, {taken / len(mixture):.1%} of all"
+            shares = self._shares(parts)
+            for about, taken, count in zip(reported.values(), shares.taken, shares.counts, strict=True):
+                about["taken"] = f"{taken:,} of {count:,} blocks, {taken / len(shares):.1%} of all"
         return Parts(parts), reported
 
-    def parts(self, split: str) -> dict[str, Any]:
-        return self.items[split].parts
+    def shares(self) -> Shares:
+        return self._shares(self.items["train"].parts)
 
-    def mixture(self) -> Mixture:
-        return self._mixture(self.items["train"].parts)
-
-    def _mixture(self, parts: dict[str, Blocks]) -> Mixture:
+    def _shares(self, parts: dict[str, Blocks]) -> Shares:
         counts = [len(blocks) for blocks in parts.values()]
         weights = [self.weights[name] for name in self.sources] if self.weights else None
-        return Mixture(counts, weights, self.seed)
+        return Shares(counts, until_one_runs_out(counts, weights) if weights else None, self.seed)

@@ -1,45 +1,67 @@
-"""How much of which part an epoch takes: a pure function of seed and epoch."""
+"""Many tasks at once."""
 
-from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
+from lit_fm.data.instruct import Instructions
+from lit_fm.data.shares import Shares, by_temperature, by_weights
+from lit_fm.data.task import Task
 
 
-class Mixture:
-    """Parts of data, numbered one after the other, mixed by weights.
+class Mixture(Instructions):
+    """Tasks mixed for any objective, each with its own validation curve and score.
 
-    With weights, an epoch is as long as the part that runs out first allows; of each other part it takes as many items as
-    its weight says, and the next epoch goes on where it stopped. Nothing of a part is seen again before all of it was.
+    An epoch has as many examples as all tasks together, under the cap. A task that is taken more often than it has
+    examples begins anew in another order; of one that is taken less often, the next epoch takes others.
 
     Args:
-        counts: items in each part.
-        weights: shares of the parts among the items of an epoch, in any unit; without them, all items.
+        tasks: by name; each says where its rows are and how they are read.
+        weights: the share of each task among the examples of training; 0 only measures it.
+        temperature: instead of weights: in proportion to min(examples, cap)^(1/T). 1 is proportional, higher is more even
+            (T5, Raffel et al. 2020, section 3.5.2; FLAN takes 1 with a cap of 3,000).
+        cap: examples that a task counts for at most.
     """
 
-    def __init__(self, counts: Sequence[int], weights: Sequence[float] | None, seed: int) -> None:
-        self.counts, self.seed = list(counts), seed
-        self.taken = list(counts)
-        if weights is not None:
-            unit = min(count / weight for count, weight in zip(counts, weights, strict=True) if weight)
-            self.taken = [max(1, round(unit * weight)) if weight else 0 for weight in weights]
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        weights: dict[str, float] | None = None,
+        temperature: float = 1.0,
+        cap: int | None = None,
+        **batches: Any,
+    ) -> None:
+        super().__init__(tasks, **batches)
+        if not tasks or "" in tasks:
+            raise ValueError("data.tasks: expected tasks by name: tasks: {sums: {source: sums.jsonl}}.")
+        if weights is not None and (temperature != 1 or cap):
+            raise ValueError("data.weights are given, and data.temperature or data.cap too: leave out one of them.")
+        if weights is not None and (
+            set(weights) != set(tasks) or min(weights.values()) < 0 or not any(weights.values())
+        ):
+            raise ValueError(
+                f"data.weights {weights}: expected a weight of at least 0 for each of {sorted(tasks)}, one of them above 0."
+            )
+        if temperature <= 0 or (cap is not None and cap < 1):
+            raise ValueError(f"data.temperature {temperature} must be above 0, data.cap {cap} at least 1.")
+        self.weights, self.temperature, self.cap = weights, temperature, cap
 
-    def __len__(self) -> int:
-        return sum(self.taken)
+    def shares(self) -> Shares:
+        parts = self.items["train"].parts
+        return self._shares({name: len(store) for name, store in parts.items()})
 
-    def draw(self, epoch: int) -> np.ndarray:
-        """The items of an epoch, in a random order."""
-        offsets = np.cumsum([0, *self.counts])
-        parts = [
-            self._part(part, epoch * taken, taken) + offset
-            for part, (taken, offset) in enumerate(zip(self.taken, offsets, strict=False))
-            if taken
-        ]
-        return np.random.default_rng([self.seed, epoch, len(self.counts)]).permutation(np.concatenate(parts))
+    def _shares(self, counts: dict[str, int]) -> Shares:
+        numbers = list(counts.values())
+        if self.weights:
+            taken = by_weights(numbers, [self.weights[name] for name in counts])
+        else:
+            taken = by_temperature(numbers, self.temperature, self.cap)
+        return Shares(numbers, taken, self.seed)
 
-    def _part(self, part: int, start: int, number: int) -> np.ndarray:
-        """Items `start` to `start + number` of a part's endless sequence: one permutation of it after the other."""
-        count, found = self.counts[part], []
-        for turn in range(start // count, (start + number - 1) // count + 1):
-            order = np.random.default_rng([self.seed, part, turn]).permutation(count)
-            found.append(order[max(0, start - turn * count) : start + number - turn * count])
-        return np.concatenate(found)
+    def prepare(self, split: str) -> Any:
+        if not (prepared := super().prepare(split)):
+            return None
+        parts, reported = prepared
+        if split == "train":
+            shares = self._shares({name: len(store) for name, store in parts.parts.items()})
+            for about, taken, count in zip(reported.values(), shares.taken, shares.counts, strict=True):
+                about["taken"] = f"{taken:,} of {count:,} examples, {taken / len(shares):.1%} of all"
+        return parts, reported

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,19 +111,20 @@ def stored(key: str, make: Callable[[], tuple[Iterable[Encoded], dict[str, Any]]
 
 
 def _write(folder: Path, items: Iterable[Encoded], about: dict[str, Any]) -> None:
-    ends: dict[str, list[int]] = {}
+    lengths: dict[str, list[int]] = {}
     kinds: dict[str, str] = {}
-    count = 0
+    count, items = 0, iter(items)
     with ExitStack() as files:
         opened: dict[str, Any] = {}
-        for item in items:
-            count += 1
-            for name, values in item.items():
+        while several := list(islice(items, 1000)):
+            count += len(several)
+            for name in {name: None for item in several for name in item}:
+                columns = [item[name] for item in several if name in item]
                 if name not in opened:
                     opened[name] = files.enter_context((folder / f"{name}.bin").open("wb"))
-                    ends[name], kinds[name] = [0], values.dtype.str
-                opened[name].write(np.ascontiguousarray(values, dtype=kinds[name]))
-                ends[name].append(ends[name][-1] + len(values))
-    for name, cuts in ends.items():
-        np.save(folder / f"{name}.ends.npy", np.array(cuts, dtype=np.int64))
+                    lengths[name], kinds[name] = [], columns[0].dtype.str
+                opened[name].write(np.concatenate(columns).astype(kinds[name], copy=False))
+                lengths[name] += map(len, columns)
+    for name, sizes in lengths.items():
+        np.save(folder / f"{name}.ends.npy", np.cumsum([0, *sizes], dtype=np.int64))
     (folder / "about.json").write_text(json.dumps({**about, "columns": kinds, "examples": count}))

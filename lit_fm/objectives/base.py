@@ -15,10 +15,10 @@ from lit_fm import checkpoint as checkpoints
 from lit_fm.adapt import Adaptation, Full
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.segments import SegmentEncoder
-from lit_fm.data.tokens import Draw, Encoded
+from lit_fm.data.tokens import IGNORED, Draw, Encoded
 from lit_fm.evaluate.generate import end_tokens
+from lit_fm.evaluate.metrics import Names, References, Texts, measure
 from lit_fm.evaluate.perplexity import TokenMean, described
-from lit_fm.evaluate.score import exact_match
 from lit_fm.objectives.borders import check_borders
 from lit_fm.objectives.loss import sum_cross_entropy
 from lit_fm.objectives.training import Batch, Training
@@ -97,9 +97,14 @@ class Objective(Training, ABC):
         """What the network answers to examples."""
         raise NotImplementedError(f"{type(self).__name__} answers nothing.")
 
-    def measure(self, predictions: list[str], answers: list[str]) -> dict[str, float]:
-        """What the quality of answers is measured by."""
-        return {"exact_match": exact_match(predictions, answers)}
+    def answer_references(self: Any, example: dict) -> list[str]:
+        """All right answers to an example, each as `answers` would write it; one that is empty if there is none."""
+        given = [] if "messages" in example else example.get("references") or []
+        return [self.answer({**example, "completion": text}) for text in given] or [self.answer(example)]
+
+    def measure(self, predictions: Texts, references: References, names: Names = None) -> dict[str, float]:
+        """The metrics of these names, over answers and all right ones; the objective's own where none is named."""
+        return measure(["exact_match"] if names is None else names, predictions, references)
 
     def see(self, examples: Callable[[], list[dict]]) -> None:
         """Take from the training examples what must be known before the network is built."""
@@ -112,14 +117,16 @@ class Objective(Training, ABC):
     def limit(self) -> int | None:
         """The longest input in tokens: what the data says, or else what the network takes."""
         data = self.trainer.datamodule if self._trainer else None  # type: ignore[attr-defined]
-        known = data.max_length if isinstance(data, ObjectiveData) else None
         context = backbones.context_length(self.network.config)
-        return known or (context and context - self.adaptation.virtual_tokens)
+        return getattr(data, "max_length", None) or (context and context - self.adaptation.virtual_tokens)
 
-    @property
-    def encoding(self) -> Any:
-        """Settings that `encode` hangs on."""
-        return None
+    encoding: Any = None
+    """Settings that `encode` hangs on."""
+
+    def seen(self, item: Encoded, draw: Draw | None) -> list[tuple[str, Any, Any]]:
+        """What the network reads and learns of an item, for a person: named ids, or text, and which of them are learnt."""
+        learnt = item["labels"] != IGNORED if "labels" in item else np.ones(len(item["input_ids"]), bool)
+        return [("", item["input_ids"], learnt)]
 
     def observe(self, logits: Tensor, batch: Batch) -> None:
         """Count what a validation measures besides the loss."""
@@ -158,8 +165,7 @@ class Objective(Training, ABC):
             getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)()  # since 5.2x
         rows = self.tokenizer.convert_tokens_to_ids(self.new_tokens) if self.new_tokens else ()
         self.network = self.adaptation.apply(network, self.task_type, new, rows).train()
-        learns = [p for p in self.network.parameters() if p.requires_grad]
-        if not learns:
+        if not any(p.requires_grad for p in self.network.parameters()):
             raise ValueError("nothing learns: the adaptation leaves every weight frozen. Choose other targets.")
 
     def build(self) -> tuple[Any, list[str]]:
@@ -221,10 +227,8 @@ class Objective(Training, ABC):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def predict_step(self, batch: list[dict], batch_idx: int) -> list[dict]:
-        longest = self._data.max_new_tokens
-        return [
-            {**example, "prediction": text} for example, text in zip(batch, self.answers(batch, longest), strict=True)
-        ]
+        texts = self.answers(batch, self._data.max_new_tokens)
+        return [{**example, "prediction": text} for example, text in zip(batch, texts, strict=True)]
 
     # Keep what learns.
 

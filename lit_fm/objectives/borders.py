@@ -38,7 +38,8 @@ def first_position(network: Any) -> int:
 
 
 @torch.no_grad()
-def _tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
+def tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
+    """Logits of these ids, in evaluation mode."""
     was_training = network.training
     network.eval()
     try:
@@ -49,11 +50,13 @@ def _tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
         network.train(was_training)
 
 
-def _sample(network: Any, length: int) -> Tensor:
+def sample(network: Any, length: int) -> Tensor:
+    """(1, length) different ids."""
     return torch.arange(10, 10 + length)[None] % network.config.get_text_config().vocab_size
 
 
-def _differ(one: Tensor, other: Tensor, network: Any) -> bool:
+def differ(one: Tensor, other: Tensor, network: Any) -> bool:
+    """Whether logits differ by more than rounding."""
     kinds = {p.dtype for p in network.parameters()}
     # Which columns LLM.int8() leaves out of rounding hangs on all tokens of a batch.
     allowed = 0.2 if torch.int8 in kinds else 1e-4 if next(network.parameters()).dtype == torch.float32 else 2e-2
@@ -67,11 +70,11 @@ def check_causal(network: Any, name: str) -> None:
         ValueError: it is none for a causal objective.
     """
     network = network.get_base_model() if hasattr(network, "get_base_model") else network  # virtual tokens aside
-    one = _sample(network, 8)
+    one = sample(network, 8)
     other = one.clone()
     other[0, -1] += 3
-    before, after = (_tried(network, ids, use_cache=False)[:, :-1] for ids in (one, other))
-    if _differ(before, after, network):
+    before, after = (tried(network, ids, use_cache=False)[:, :-1] for ids in (one, other))
+    if differ(before, after, network):
         raise ValueError(
             f"{name} ({network.config.model_type}) sees the tokens that follow: it is no causal model. Use "
             "MaskedLM or a head."
@@ -84,16 +87,16 @@ def check_borders(network: Any, name: str, causal: bool, length: int) -> None:
     Raises:
         ValueError: it would mix them.
     """
-    ids, cut = _sample(network, max(length, 2)), max(1, length // 3)
+    ids, cut = sample(network, max(length, 2)), max(1, length // 3)
     more: dict[str, Any] = {"use_cache": False} if causal else {}
-    alone = torch.cat([_tried(network, part, **more) for part in (ids[:, :cut], ids[:, cut:])], dim=1)
+    alone = torch.cat([tried(network, part, **more) for part in (ids[:, :cut], ids[:, cut:])], dim=1)
     documents = np.repeat([0, 1], [cut, ids.shape[1] - cut])
     packed = apart([documents], ids.shape[1], causal, first_position(network))
     try:
-        differ = _differ(alone, _tried(network, ids, **packed, **more), network)
+        mixed = differ(alone, tried(network, ids, **packed, **more), network)
     except (ValueError, TypeError, RuntimeError):  # such a mask, or positions, are not taken at all
-        differ = True
-    if differ:
+        mixed = True
+    if mixed:
         raise ValueError(
             f"data.borders: {name} ({network.config.model_type}) cannot keep documents of a block apart exactly: leave it "
             "off."

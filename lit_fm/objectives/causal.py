@@ -10,14 +10,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lit_fm.backbone import special_ids
+from lit_fm.data.chat import chat_segments, chat_text, last_answer
 from lit_fm.data.segments import SegmentEncoder, Segments
-from lit_fm.data.templates import chat_segments, chat_text, pair_segments, prompt_text
+from lit_fm.data.templates import pair_segments, prompt_text
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.generate import continue_prompts
 from lit_fm.objectives.base import Batch, Objective
-from lit_fm.objectives.borders import apart, check_causal, documents_of
+from lit_fm.objectives.borders import apart, check_causal, documents_of, first_position
 from lit_fm.objectives.loss import only_rows
 from lit_fm.objectives.noise import middle_last
+from lit_fm.objectives.packed import Way, exact_way, pack
 
 
 class CausalLM(Objective):
@@ -44,10 +46,23 @@ class CausalLM(Objective):
         if not 0 <= fim_rate <= 1:
             raise ValueError(f"fim_rate is {fim_rate}, expected a share of documents in 0..1: correct it.")
         self.fim_rate, self.fim_tokens = fim_rate, fim_tokens
+        self._way: Way = "mask"
+        self._first = 0
 
     def check(self) -> None:
         check_causal(self.network, self.backbone)
         super().check()
+        if getattr(self._data, "packing", "none") != "none":
+            if self.adaptation.virtual_tokens:
+                raise ValueError(
+                    "data.packing: virtual tokens stand before a row, not before each example: leave it off."
+                )
+            self._way = exact_way(self.network, self.backbone, self._data.max_length)
+            self._first = first_position(self.network)
+
+    def pack(self, rows: list[list[Encoded]]) -> Batch:
+        """A batch of rows of several examples each, none of which sees another."""
+        return pack(rows, self._way, self._first)
 
     @cached_property
     def fim_marks(self) -> tuple[int, int, int]:
@@ -68,7 +83,7 @@ class CausalLM(Objective):
     def segments(self, example: dict) -> Segments:
         """The text of an example, and which parts of it are learnt."""
         if "messages" in example:
-            return chat_segments(example["messages"], self.tokenizer)
+            return chat_segments(example["messages"], self.tokenizer, example.get("tools"))
         return [(example["text"], True)] if "text" in example else pair_segments(example)
 
     def encode(self, examples: list[dict], max_length: int | None) -> list[Encoded | str]:
@@ -80,7 +95,8 @@ class CausalLM(Objective):
                 made.append(f"refused by the chat template: {error}")
         good = [i for i, segments in enumerate(made) if not isinstance(segments, str)]
         encoder = SegmentEncoder(self.tokenizer)
-        encoded = encoder([made[i] for i in good], ["messages" in examples[i] for i in good])
+        bare = ["messages" in examples[i] for i in good]
+        encoded = encoder([made[i] for i in good], bare, self.tokenizer.eos_token_id)
         for i, (ids, learnt) in zip(good, encoded, strict=True):
             made[i] = self._labelled(examples[i], made[i], ids, learnt, max_length, encoder.prefix)
         return made
@@ -94,20 +110,15 @@ class CausalLM(Objective):
         limit: int | None,
         prefix: list[int],
     ) -> Encoded | str:
-        end = self.tokenizer.eos_token_id
         if not any(text.strip() for text, learn in segments if learn):
             return "empty text" if "text" in example else "empty answer"
-        if end is not None and learnt[-1] and ids[-1] != end:
-            ids, learnt = np.append(ids, end), np.append(learnt, True)
         whole = len(ids)
         if limit and whole > limit:
             ids, learnt = cut_left(ids, learnt, limit, prefix)
         if not learnt[1:].any():
             return f"answer longer than {limit} tokens" if limit and whole > limit else "no token to learn"
-        item = {"input_ids": ids.astype(np.int32), "labels": np.where(learnt, ids, IGNORED).astype(np.int32)}
-        turns = sum(turn["role"] == "assistant" for turn in example.get("messages", ()))
-        lost = len(ids) < whole or (turns > 1 and len(segments) == 2)
-        return {**item, SHORTENED: np.ones(1, np.int8)} if lost else item
+        item = {"input_ids": ids, "labels": np.where(learnt, ids, np.int32(IGNORED))}
+        return {**item, SHORTENED: np.ones(1, np.int8)} if len(ids) < whole else item
 
     def collate(self, items: list[Encoded], draws: list[Draw] | None = None) -> Batch:
         """Right-padded ids (batch, time), and where in them (flat) which token is the target: shifted here, once.
@@ -155,7 +166,7 @@ class CausalLM(Objective):
         return self.block(np.concatenate(moved)[: len(ids)], "documents" in item)  # the marks take room
 
     def logits(self, batch: Batch) -> Tensor:
-        more = {key: batch[key] for key in ("attention_mask", "position_ids", "task_ids") if key in batch}
+        more = {key: batch[key] for key in ("attention_mask", "position_ids", "lengths", "task_ids") if key in batch}
         with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 
@@ -165,23 +176,18 @@ class CausalLM(Objective):
             return prompt_text(example["prompt"])
         turns = example["messages"]
         asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
-        return chat_text(asked, self.tokenizer, add_generation_prompt=True)
+        return chat_text(asked, self.tokenizer, add_generation_prompt=True, tools=example.get("tools"))
 
     def answer(self, example: dict) -> str:
         """The right answer, as `answers` would write it: what was learnt last, without special tokens. Empty if none."""
         text = example.get("completion", "")
         if "messages" in example:
-            text = self._last_turn(example["messages"])
+            try:
+                text = last_answer(example["messages"], self.tokenizer, example.get("tools"))
+            except TemplateError:
+                return ""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.tokenizer.decode(ids, skip_special_tokens=True)
-
-    def _last_turn(self, turns: list[dict]) -> str:
-        if turns[-1]["role"] != "assistant":
-            return ""
-        try:
-            return chat_segments(turns, self.tokenizer)[-1][0]
-        except (TemplateError, IndexError):  # refused, or nothing in it is learnt
-            return ""
 
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         encoder = SegmentEncoder(self.tokenizer)
@@ -192,7 +198,14 @@ class CausalLM(Objective):
 
 
 def cut_left(ids: np.ndarray, learnt: np.ndarray, limit: int, prefix: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The last `limit` tokens, the special ones at the start kept. An answer that the cut would reach is not learnt."""
+    """The last `limit` tokens up to an answer's end, the special ones at the start kept.
+
+    An answer that the cut would reach is not learnt.
+    """
+    stop = len(ids) - int(np.argmax(learnt[::-1]))
+    ids, learnt = ids[:stop], learnt[:stop]
+    if stop <= limit:
+        return ids, learnt
     kept = len(prefix) if ids[: len(prefix)].tolist() == prefix else 0
     first = len(ids) - (limit - kept)
     learnt = learnt.copy()

@@ -1,7 +1,7 @@
 """A class for a whole text; and what all heads share."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from lit_fm.backbone import load_config, load_with_head
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
+from lit_fm.evaluate.metrics import Names, References, Texts, agreement, measure
 from lit_fm.objectives.base import Batch, Objective
 
 BATCH = 64
@@ -96,6 +97,15 @@ class Head(Objective):
             "macro_f1": MulticlassF1Score(number, average="macro"),
         }
 
+    def agreed(self, predictions: list[str], answers: list[str]) -> dict[str, float]:
+        """What answers are measured by where nothing is said."""
+        return agreement(predictions, answers)
+
+    def measure(self, predictions: Texts, references: References, names: Names = None) -> dict[str, float]:
+        own = self.agreed(predictions, [right[0] for right in references])
+        others = measure([name for name in names or () if name not in own], predictions, references)
+        return {name: value for name, value in own.items() if names is None or name in names} | others
+
     def block(self, ids: np.ndarray, borders: bool) -> Encoded:
         raise ValueError(f"{type(self).__name__} needs classes, running text has none: use InstructionData.")
 
@@ -133,6 +143,10 @@ class Head(Objective):
         found = {name: float(value) for name, value in self.quality.compute().items()}
         self.quality.reset()
         return found
+
+    def seen(self, item: Encoded, draw: Draw | None) -> list[tuple[str, Any, Any]]:
+        classes = ", ".join((self.labels or [])[label] for label in item["labels"] if label != IGNORED)
+        return [("reads", item["input_ids"], np.zeros(len(item["input_ids"]), bool)), ("says", classes, None)]
 
     @torch.no_grad()
     def _predicted(self, items: list[Encoded]) -> list[np.ndarray]:
@@ -214,17 +228,3 @@ class SequenceClassification(Head):
         known = [i for i, item in enumerate(items) if not isinstance(item, str)]
         best = dict(zip(known, self._predicted([items[i] for i in known]), strict=True))  # type: ignore[misc]
         return [labels[int(best[i][0])] if i in best else "" for i in range(len(examples))]
-
-    def measure(self, predictions: list[str], answers: list[str]) -> dict[str, float]:
-        return agreement(predictions, answers)
-
-
-def agreement(predictions: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """Accuracy and macro F1 of classes by name."""
-    labels = {label: i for i, label in enumerate(sorted({*predictions, *answers}))}
-    guess, right = (torch.tensor([labels[text] for text in texts]) for texts in (predictions, answers))
-    number = max(2, len(labels))
-    return {
-        "accuracy": float(MulticlassAccuracy(number, average="micro")(guess, right)),
-        "macro_f1": float(MulticlassF1Score(number, average="macro")(guess, right)),
-    }

@@ -120,10 +120,9 @@ class MaskedLM(Objective):
 
     def _blanks(self, parts: Segments, choices: Sequence[Any]) -> int:
         """Tokens of the longest choice: every choice gets so many blanks, or their number would tell the answer."""
-        lead = " " if len(parts) > 1 and parts[1][0].startswith(" ") else ""
-        key = (lead, *map(str, choices))
+        key = (" " if len(parts) > 1 and parts[1][0].startswith(" ") else "", *map(str, choices))
         if key not in self._longest:
-            texts = [lead + choice for choice in key[1:]]
+            texts = [key[0] + choice for choice in key[1:]]
             found = self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
             self._longest[key] = max((len(encoding.ids) for encoding in found), default=0)
         return self._longest[key]
@@ -164,6 +163,14 @@ class MaskedLM(Objective):
         shown[places[kind == 1]] = ordinary[rng.integers(0, len(ordinary), (kind == 1).sum())]
         return shown, np.where(chosen, ids, IGNORED)
 
+    def _hidden(self, item: Encoded, draw: Draw | None) -> tuple[np.ndarray, np.ndarray]:
+        return (item["input_ids"], item["labels"]) if "labels" in item else self.hide(item["input_ids"], draw)
+
+    def seen(self, item: Encoded, draw: Draw | None) -> list[tuple[str, Any, Any]]:
+        shown, labels = self._hidden(item, draw)
+        hidden = labels[labels != IGNORED]
+        return [("sees", shown, labels != IGNORED), ("says", hidden, np.ones(len(hidden), bool))]
+
     def _groups(self, ids: np.ndarray) -> np.ndarray:
         plain = self._pieces.ordinary[ids]
         if self.unit == "token":
@@ -179,10 +186,7 @@ class MaskedLM(Objective):
         mask = np.zeros((len(items), width), dtype=np.int64)
         for row, item in enumerate(items):
             n = len(item["input_ids"])
-            if "labels" in item:
-                ids[row, :n], targets[row, :n] = item["input_ids"], item["labels"]
-            else:
-                ids[row, :n], targets[row, :n] = self.hide(item["input_ids"], draws[row] if draws else None)
+            ids[row, :n], targets[row, :n] = self._hidden(item, draws[row] if draws else None)
             mask[row, :n] = 1
         more: dict[str, Any] = {"attention_mask": torch.from_numpy(mask)}
         if "documents" in items[0]:

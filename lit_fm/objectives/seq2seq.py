@@ -2,18 +2,21 @@
 
 from abc import abstractmethod
 from functools import cached_property
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from numpy.random import Generator
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from lit_fm.backbone import decoder_start
 from lit_fm.data.base import ObjectiveData
+from lit_fm.data.chat import chat_text, last_answer, turn_end
 from lit_fm.data.segments import SegmentEncoder
-from lit_fm.data.templates import chat_text, prompt_text
+from lit_fm.data.templates import prompt_text
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.generate import continue_prompts
 from lit_fm.objectives.base import Batch, Objective
@@ -71,7 +74,8 @@ class Seq2Seq(Objective):
         """The text that the encoder reads."""
         if "messages" in example:
             turns = example["messages"]
-            return chat_text(turns[:-1] if turns[-1]["role"] == "assistant" else turns, self.tokenizer)
+            asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+            return chat_text(asked, self.tokenizer, tools=example.get("tools"))
         return prompt_text(example["prompt"])
 
     def answer(self, example: dict) -> str:
@@ -79,18 +83,28 @@ class Seq2Seq(Objective):
         if "messages" not in example:
             return example.get("completion", "")
         last = example["messages"][-1]
-        return last["content"] if last["role"] == "assistant" else ""
+        if not last.get("tool_calls"):
+            return (last["content"] or "") if last["role"] == "assistant" else ""
+        text = last_answer(example["messages"], self.tokenizer, example.get("tools"))
+        return text.removesuffix(turn_end(self.tokenizer)).strip()
 
     def encode(self, examples: list[dict], max_length: int | None) -> list[Encoded | str]:
+        made: list[Any] = [self._texts(example) for example in examples]
+        good = [i for i, texts in enumerate(made) if not isinstance(texts, str)]
         backend = self.tokenizer.backend_tokenizer
-        text = ["text" in example for example in examples]
-        read = [e["text"] if t else self.prompt(e) for e, t in zip(examples, text, strict=True)]
-        written = ["" if t else self.answer(e) for e, t in zip(examples, text, strict=True)]
-        encoded = [[e.ids for e in backend.encode_batch(texts, add_special_tokens=False)] for texts in (read, written)]
-        return [
-            self._text(ids, max_length) if t else self._pair(ids, answer, max_length)
-            for t, ids, answer in zip(text, *encoded, strict=True)
-        ]
+        sides = [backend.encode_batch_fast([made[i][side] for i in good], add_special_tokens=False) for side in (0, 1)]
+        for i, read, written in zip(good, *([e.ids for e in side] for side in sides), strict=True):
+            made[i] = self._text(read, max_length) if "text" in examples[i] else self._pair(read, written, max_length)
+        return made
+
+    def _texts(self, example: dict) -> tuple[str, str] | str:
+        """What is read and what is written, or why not."""
+        if "text" in example:
+            return example["text"], ""
+        try:
+            return self.prompt(example), self.answer(example)
+        except TemplateError as error:
+            return f"refused by the chat template: {error}"
 
     def _text(self, ids: list[int], limit: int | None) -> Encoded | str:
         room = limit - self.block_frame if limit else len(ids)
@@ -111,6 +125,10 @@ class Seq2Seq(Objective):
             "labels": np.array([*head, *answer, *tail], dtype=np.int32),
         }
         return {**item, SHORTENED: np.ones(1, np.int8)} if len(prompt) > room else item
+
+    def seen(self, item: Encoded, draw: Draw | None) -> list[tuple[str, Any, Any]]:
+        read, written = self.pair(item, draw)
+        return [("reads", read, np.zeros(len(read), bool)), ("writes", written, np.ones(len(written), bool))]
 
     # Batches.
 

@@ -4,7 +4,6 @@ The loss of an optimizer step is the sum of token losses over all micro-batches 
 the number of target tokens in them. Sums are back-propagated; the gradient is divided once, before the step.
 """
 
-import math
 import time
 from abc import ABC, abstractmethod
 from typing import Any
@@ -145,15 +144,23 @@ class Training(L.LightningModule, ABC):
             scheduler.step()
 
     def _optimizer_steps(self) -> int:
-        """Of the whole run, from the batch plan. `trainer.estimated_stepping_batches` would drop a saved loader state."""
+        """Of the whole run: from our batch plan, or Lightning's count of the loader where the data is not ours.
+
+        That one drops a saved loader state.
+        """
         trainer: Any = self.trainer
-        ends = [trainer.max_steps] if trainer.max_steps > 0 else []
-        if (trainer.max_epochs or -1) > 0:
-            batches, limit = trainer.datamodule.train_batches(), trainer.limit_train_batches
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-            ends.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+        data, window, limit = trainer.datamodule, trainer.accumulate_grad_batches, trainer.limit_train_batches
+        epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+        ours = hasattr(data, "optimizer_steps")
+        if not ours and epochs:
+            return trainer.estimated_stepping_batches
+        planned = data.optimizer_steps(window, epochs, limit) if ours else None
+        ends = [steps for steps in (trainer.max_steps, planned) if steps is not None and steps > 0]
         if not ends:
             raise ValueError(
-                "the run has no end, which the schedule needs: set trainer.max_steps or trainer.max_epochs."
+                "the run has no end, which the schedule needs: set trainer.max_steps, trainer.max_epochs or "
+                "data.token_budget."
             )
+        if ours and data.token_budget:
+            trainer.fit_loop.epoch_loop.max_steps = min(ends)
         return min(ends)
