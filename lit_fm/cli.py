@@ -24,6 +24,7 @@ TRAINER_VERBS = {
     "test": "loss and exact match on the test split",
     "predict": "write answers to the prompts of the test split, or of --data.test FILE",
 }
+LOOKS = {"show": "examples as the model sees them", "report": "counts, lengths, duplicates, overlap, steps"}
 FUNCTIONS = {
     "merge": (
         "lit_fm.ship.merge:merge",
@@ -67,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run one verb; exits with 2 on a wrong command line, with 1 on any other error."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        verbs = {**TRAINER_VERBS, **{name: text for name, (_, text) in FUNCTIONS.items()}}
+        looks = {f"data {name}": text for name, text in LOOKS.items()}
+        verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
         return
     verb, rest = argv[0], argv[1:]
@@ -77,8 +79,10 @@ def main(argv: list[str] | None = None) -> None:
         guarded(run_function, verb, rest)
     elif verb in TRAINER_VERBS:
         guarded(run_trainer, verb, rest)
+    elif verb == "data":
+        guarded(look_at_data, rest)
     else:
-        fail(f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS])}", code=2)
+        fail(f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, 'data'])}", code=2)
 
 
 def quiet() -> None:
@@ -159,6 +163,19 @@ def run_trainer(verb: str, args: list[str]) -> None:
     from lit_fm.trainer_cli import run
 
     run(verb, args, name)
+
+
+def look_at_data(args: list[str]) -> None:
+    """The data of a run, without the run."""
+    if not args or args[0] not in LOOKS:
+        ways = ", ".join(f"data {name}" for name in LOOKS)
+        fail(f"data {' '.join(args[:1])}: expected one of {ways}, such as data show --config lora.yaml.", code=2)
+    name, rest = _expand(args[1:])
+    rest = [f"--number{arg[2:]}" if arg == "-n" or arg.startswith("-n=") else arg for arg in rest]
+    sys.argv = [sys.argv[0], "data", args[0], *rest]
+    from lit_fm.trainer_cli import look
+
+    look(args[0], rest, name)
 
 
 def _expand(args: list[str]) -> tuple[str, list[str]]:

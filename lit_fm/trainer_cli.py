@@ -1,14 +1,21 @@
 """LightningCLI, with one parser only (the verb's), our defaults, and errors in a line or two."""
 
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_fm.cli import fail
+from lit_fm.data.base import ObjectiveData
 from lit_fm.data.corpus import TextCorpus
 from lit_fm.data.instruct import InstructionData
+from lit_fm.data.mixture import Mixture
+from lit_fm.data.report import report
+from lit_fm.data.show import show
 from lit_fm.evaluate.neighbours import Neighbours
 from lit_fm.evaluate.score import Score
 from lit_fm.explain import explain
@@ -23,7 +30,12 @@ from lit_fm.run import Run
 from lit_fm.screen import Steps
 
 OBJECTIVES = (CausalLM, MaskedLM, SpanCorruption, Denoising, SequenceClassification, TokenClassification)
-SHIPPED = (*OBJECTIVES, InstructionData, TextCorpus)  # imported here, so that class names stand without their module
+SHIPPED = (
+    *OBJECTIVES,
+    InstructionData,
+    Mixture,
+    TextCorpus,
+)  # imported here, so that class names stand without their module
 
 
 class Parser(LightningArgumentParser):
@@ -96,6 +108,60 @@ class CLI(LightningCLI):
         except Exception:
             run.discard(loggers)
             raise
+
+
+class Look(CLI):
+    """The data of a run, as `data show` and `data report` want it: no trainer, no run folder, no network."""
+
+    def __init__(self, kind: str, args: list[str], name: str) -> None:
+        self.kind = kind
+        super().__init__("fit", args, name)
+        getattr(self, f"_{kind}")()
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        if self.kind == "show":
+            parser.add_argument("--number", type=PositiveInt, default=3, help="how many examples; also -n")
+            parser.add_argument("--split", type=str, default="train", help="train, validation or test")
+        else:
+            parser.add_argument("--out", type=str, default=f"data-report/{self.run_name}", help="the report's folder")
+            parser.add_argument("--words", type=PositiveInt, default=13, help="in a row that splits must not share")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        return None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """The data is looked at instead."""
+
+    def _prepared(self, *stages: str) -> Any:
+        data = self.datamodule
+        if not isinstance(data, ObjectiveData):
+            raise ValueError(
+                f"data show and data report know InstructionData, Mixture and TextCorpus, not {type(data)}."
+            )
+        data.attach(self.model)
+        for stage in stages:
+            with suppress(ValueError) if stage == "test" else nullcontext():  # there may be no such split
+                data.setup(stage)
+        return data
+
+    def _show(self) -> None:
+        split = self._get(self.config_init, "split")
+        show(
+            self._prepared("test" if split == "test" else "fit"),
+            self.model,
+            self._get(self.config_init, "number"),
+            split,
+        )
+
+    def _report(self) -> None:
+        folder, words = (self._get(self.config_init, name) for name in ("out", "words"))
+        report(self._prepared("fit", "test"), self.model, self._get(self.config_init, "trainer"), Path(folder), words)
+
+
+def look(kind: str, args: list[str], name: str) -> None:
+    """Parse, prepare, and show or report."""
+    Look(kind, args, name)
 
 
 def run(verb: str, args: list[str], name: str) -> None:
