@@ -14,8 +14,10 @@ from conftest import QUICK, ROOT
 CONFIGS = ROOT / "configs"
 WHOLE = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "model" in yaml.safe_load(path.read_text())]
 ADAPTATIONS = sorted((CONFIGS / "adapt").glob("*.yaml"))
+MIXED = ("sentiment", "headline", "shorthand", "phrases", "calls")
 SMALL = {
     "lit_fm.InstructionData": ["--data.rows", "64", "--data.batch_size", "4"],
+    "lit_fm.Mixture": ["--data.batch_size", "4", *(f"--data.tasks.{t}.rows=64" for t in MIXED)],
     "lit_fm.TextCorpus": ["--data.documents", "300", "--data.batch_size", "4"],
 }
 

@@ -1,8 +1,8 @@
 """smallworld: a seeded generator of tasks with exact answers and of running text, at any size, with no licence.
 
-A source is named `smallworld/TASK` (instruction rows) or `smallworld/CORPUS` (documents). Train, validation and test
-differ in content: each text is hashed, and the hash decides the only split that it may appear in. What a task holds out
-stands in no corpus either.
+A source is named `smallworld/TASK` (instruction rows), `smallworld/TASK:fields` (what they are made of) or
+`smallworld/CORPUS` (documents). Train, validation and test differ in content: each text is hashed, and the hash decides
+the only split that it may appear in. What a task holds out stands in no corpus either.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,13 +41,20 @@ def _take(items: Iterator[Any], n: int, what: str) -> list[Any]:
 
 
 def rows(name: str, split: str, size: int | None = None, seed: int = 0, template: int = 0) -> list[dict]:
-    """Different instruction rows of one task and split, with the fields `prompt`, `completion` and perhaps `choices`."""
-    if name not in TASKS:
-        raise ValueError(f"smallworld has no task {name!r}: {did_you_mean(name, TASKS)}")
+    """Different instruction rows of one task and split, with the fields `prompt`, `completion` and perhaps `choices`.
+
+    Args:
+        name: `TASK`, or `TASK:fields` for what prompt and completion are made of, to write templates over.
+    """
+    name, _, view = name.partition(":")
+    if name not in TASKS or view not in ("", "fields"):
+        known = [*TASKS, *(f"{task}:fields" for task in TASKS)]
+        asked = f"{name}:{view}" if view else name
+        raise ValueError(f"smallworld has no task {asked!r}: {did_you_mean(asked, known)}")
     task = TASKS[name]
     items = _unique(task.draw, lambda fields: task.content.format(**fields), split, seed)
     drawn = _take(items, SIZES[split] if size is None else size, f"smallworld/{name} ({split})")
-    return [task.row(fields, template) for fields in drawn]
+    return drawn if view else [task.row(fields, template) for fields in drawn]
 
 
 def documents(corpus: str, split: str, size: int, seed: int = 0) -> list[str]:
