@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lit_fm import CausalLM, MaskedLM, TextCorpus
 from lit_fm.data.documents import LONGEST, documents
-from lit_fm.data.mixture import Mixture
+from lit_fm.data.shares import Shares, until_one_runs_out
 from lit_fm.objectives.borders import check_borders, documents_of
 
 # Documents
@@ -170,7 +170,8 @@ def test_a_file_of_two_gigabytes_streams_in_less_memory_than_it_has_bytes(tmp_pa
 
 
 def test_a_mixture_keeps_its_shares_and_sees_all_of_a_part_before_any_of_it_again():
-    mixture = Mixture([100, 1000, 37], [0.5, 0.4, 0.1], seed=3)
+    counts = [100, 1000, 37]
+    mixture = Shares(counts, until_one_runs_out(counts, [0.5, 0.4, 0.1]), seed=3)
     assert mixture.taken == [100, 80, 20]
     epochs = [mixture.draw(epoch) for epoch in range(25)]
     for drawn in epochs:
@@ -184,12 +185,12 @@ def test_a_mixture_keeps_its_shares_and_sees_all_of_a_part_before_any_of_it_agai
 
 
 def test_without_weights_an_epoch_is_all_there_is():
-    mixture = Mixture([5, 8], None, 0)
+    mixture = Shares([5, 8], None, 0)
     assert sorted(mixture.draw(3)) == list(range(13)) == sorted(mixture.draw(4))
 
 
 def test_a_part_of_no_weight_is_only_measured():
-    mixture = Mixture([50, 20], [1, 0], 0)
+    mixture = Shares([50, 20], until_one_runs_out([50, 20], [1, 0]), 0)
     assert sorted(mixture.draw(0)) == list(range(50))
 
 

@@ -1,4 +1,4 @@
-"""Rows from files, splits, caching, and the order of batches."""
+"""Splits, smallworld, caching, and the order of batches."""
 
 import json
 import os
@@ -8,103 +8,29 @@ import sys
 from collections import Counter
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from conftest import QUICK, ROOT, SHARED
-from pyarrow import parquet
+from conftest import QUICK, ROOT, ROWS, write_rows
 
 from lit_fm.data import smallworld
 from lit_fm.data.corpus import Blocks
-from lit_fm.data.examples import examples, kind_of
 from lit_fm.data.order import BatchPlan
-from lit_fm.data.rows import read
 from lit_fm.data.smallworld.tasks import Task
 from lit_fm.data.tokens import TokenStore, fingerprint, stored
 
-ROWS = [{"prompt": f"say {i}", "completion": f'{i}, "quoted"\nand broken'} for i in range(30)]
 
-
-def write(folder, suffix, rows=ROWS, stem="train"):
-    path = folder / f"{stem}{suffix}"
-    if suffix == ".json":
-        path.write_text(json.dumps(rows))
-    elif suffix == ".jsonl":
-        path.write_text("\ufeff" + "\r\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-    elif suffix == ".csv":
-        import csv
-
-        with path.open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        parquet.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
-def test_every_format_gives_the_same_rows(tmp_path, suffix):
-    assert read(str(write(tmp_path, suffix))) == {"train": ROWS}
-
-
-def test_files_of_a_folder_are_splits_by_their_names(tmp_path):
-    for stem, n in (("train-00000", 5), ("Train_data", 4), ("valid", 3), ("test_sft-00000-of-00001", 2)):
-        write(tmp_path, ".jsonl", ROWS[:n], stem)
-    assert {split: len(rows) for split, rows in read(str(tmp_path)).items()} == {"train": 9, "validation": 3, "test": 2}
-
-
-def test_a_file_of_a_folder_whose_split_is_not_known_is_named(tmp_path):
-    for stem in ("train", "more"):
-        write(tmp_path, ".jsonl", ROWS, stem)
-    with pytest.raises(ValueError, match=r"which split is more\.jsonl"):
-        read(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("row", "kind", "prompt", "answer"),
-    [
-        ({"prompt": "p", "completion": "c"}, "prompt/completion", "p", "c"),
-        ({"instruction": "i", "input": "x", "output": "o"}, "instruction/input/output", "i\n\nx", "o"),
-        ({"instruction": "i", "input": "", "output": "o"}, "instruction/input/output", "i", "o"),
-        ({"instruction": "i", "output": 5}, "instruction/input/output", "i", "5"),
-        ({"instruction": "i", "context": None, "response": "r"}, "instruction/context/response", "i", "r"),
-        ({"question": "q", "answer": "a", "id": 3}, "question/answer (not used: id)", "q", "a"),
-        ({"prompt": "p", "completion": float("nan")}, "prompt/completion", "p", ""),
-    ],
-)
-def test_kinds_of_rows_are_recognised(row, kind, prompt, answer):
-    assert examples([row]) == (kind, [{"prompt": prompt, "completion": answer}])
-
-
-def test_a_null_turn_is_an_empty_one():
-    row = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": None}]}
-    assert examples([row])[1][0]["messages"][1]["content"] == ""
-
-
-def test_a_data_set_of_hugging_face_gives_its_splits_and_names_those_it_leaves_out(tmp_path, caplog):
-    """By the same call as for an id on the hub."""
-    from lit_fm.data.rows import _read_hub
-
-    for split in ("train", "dev", "extra"):
-        write(tmp_path, ".jsonl", ROWS[:4], split)
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files:\n"
-        + "".join(f"  - split: {s}\n    path: {s}.jsonl\n" for s in ("train", "dev", "extra"))
-        + "---\n"
-    )
-    assert _read_hub(str(tmp_path)) == {"train": ROWS[:4], "validation": ROWS[:4]}
-    assert "['extra'] are left out" in caplog.text
+def by_split(data):
+    return {split: data.examples(split) for split in ("train", "validation", "test")}
 
 
 def test_splits_that_are_not_given_are_cut_off_by_seed_and_share_no_row(tmp_path):
     from lit_fm import InstructionData
 
-    path = str(write(tmp_path, ".jsonl", [{"prompt": f"p{i}", "completion": "c"} for i in range(200)]))
-    sets = [InstructionData(path, seed=seed)._cut() for seed in (0, 0, 1)]
+    path = str(write_rows(tmp_path, ".jsonl", [{"prompt": f"p{i}", "completion": "c"} for i in range(200)]))
+    sets = [by_split(InstructionData(path, seed=seed)) for seed in (0, 0, 1)]
     assert sets[0] == sets[1] != sets[2]
     assert {split: len(rows) for split, rows in sets[0].items()} == {"train": 170, "validation": 10, "test": 20}
     assert len({row["prompt"] for rows in sets[0].values() for row in rows}) == 200
-    few = InstructionData(path, rows=50)._cut()
+    few = by_split(InstructionData(path, rows=50))
     assert (len(few["train"]), few["test"]) == (50, sets[0]["test"])
     prompts = [row["prompt"] for row in few["train"]]
     assert prompts != [f"p{i}" for i in range(50)]  # drawn, not the head of a file that may be sorted
@@ -114,8 +40,8 @@ def test_splits_that_are_not_given_are_cut_off_by_seed_and_share_no_row(tmp_path
 def test_of_few_rows_some_are_left_to_learn_from(tmp_path, n):
     from lit_fm import InstructionData
 
-    path = str(write(tmp_path, ".jsonl", ROWS[:n]))
-    found = InstructionData(path)._cut()
+    path = str(write_rows(tmp_path, ".jsonl", ROWS[:n]))
+    found = by_split(InstructionData(path))
     assert sum(map(len, found.values())) == n
     assert len(found["train"]) >= max(1, n - 2)
 
@@ -136,68 +62,6 @@ def test_numbers_that_make_no_sense_are_refused(wrong):
 
     with pytest.raises(ValueError, match=next(iter(wrong))):
         InstructionData("smallworld/sentiment", **wrong)
-
-
-def test_columns_name_the_fields_of_a_known_kind():
-    rows = [{"text": "t", "category": "c"}]
-    assert examples(rows, columns={"prompt": "text", "completion": "category"})[1] == [
-        {"prompt": "t", "completion": "c"}
-    ]
-
-
-@pytest.mark.parametrize(
-    ("rows", "kwargs", "message"),
-    [
-        ([{"text": "t"}], {}, "--data.columns.prompt FIELD"),
-        ([{"text": "t"}], {"columns": {"prompt": "txt"}}, "did you mean 'text'"),
-        ([{"prompt": "p", "completion": "c"}, {"prompt": "p"}], {}, "row 2 has no field 'completion'"),
-        ([{"prompt": "p", "completion": ["c"]}], {}, "row 1: 'completion' holds a list"),
-        ([{"messages": "hello"}], {}, "row 1: expected messages"),
-        ([{"messages": [{"role": "user", "content": [{"text": "x"}]}]}], {}, "row 1: a message's content"),
-        ([{"prompt": "p", "completion": "c"}], {"columns": {"completon": "p"}}, "did you mean 'completion'"),
-        ([{"messages": [], "a": "b"}], {"columns": {"prompt": "a"}}, "no known kind has those"),
-    ],
-)
-def test_rows_that_do_not_fit_are_one_clear_error(rows, kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        examples(rows, **kwargs)
-
-
-def test_rows_to_predict_need_no_answer():
-    assert kind_of({"question": "q"}, answered=False) == "question/answer"
-    assert examples([{"question": "q"}], answered=False)[1] == [{"prompt": "q", "completion": ""}]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": \n', "line 2 is not JSON"),
-        ("a.json", '[{"prompt": "p"},\n{"prompt" "q"}]', "line 2 is not JSON"),
-        ("a.json", '"text"', "holds one str"),
-        ("a.jsonl", "[1, 2]\n", "row 1: expected an object"),
-        ("a.csv", "prompt,completion\na,b\nc\n", "line 3: not as many cells"),
-        ("a.csv", "prompt,completion\na,b,c\n", "line 2: not as many cells"),
-        ("a.csv", "prompt,prompt\na,b\n", "names \\['prompt'\\] twice"),
-        ("a.parquet", "not parquet", "not a Parquet file"),
-        ("a.txt", "hello", "convert it to one of them"),
-    ],
-)
-def test_a_broken_file_names_the_line(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read(str(tmp_path / name))
-
-
-def test_a_file_that_is_not_utf8_says_so(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "caf\xe9"}\n')
-    with pytest.raises(ValueError, match="not UTF-8"):
-        read(str(tmp_path / "a.jsonl"))
-
-
-def test_a_missing_file_names_the_nearest_one(tmp_path):
-    write(tmp_path, ".jsonl")
-    with pytest.raises(FileNotFoundError, match=r"did you mean 'train.jsonl'"):
-        read(str(tmp_path / "trian.jsonl"))
 
 
 # smallworld
@@ -366,7 +230,7 @@ def test_a_corpus_that_cannot_be_used_is_one_clear_error(tmp_path, options, mess
 
 def test_the_cache_is_hit_by_the_same_data_and_missed_by_any_change(lit, in_tmp, llama, monkeypatch):
     monkeypatch.setenv("LIT_FM_CACHE", str(in_tmp / "cache"))
-    source = write(in_tmp, ".jsonl")
+    source = write_rows(in_tmp, ".jsonl")
     base = [
         "validate", "--config", "lora.yaml", "--data.source", source, "--model.backbone", llama, *QUICK,
     ]  # fmt: skip
@@ -380,15 +244,3 @@ def test_the_cache_is_hit_by_the_same_data_and_missed_by_any_change(lit, in_tmp,
     assert entries("--data.max_length", "64") == 2
     assert entries("--data.template", "{{prompt}}! ||| {{completion}}") == 3
     assert entries("--model.backbone", "tiny-clm") == 3  # the same tokenizer
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data")
-def test_real_files_load_with_their_counts():
-    counts = {
-        "gsm8k/train.jsonl": 7473, "chat/litgpt_dolly.json": 12, "chat/kto_en_demo.json": 300, "chat/identity.json": 91,
-        "banking77/train.csv": 10003,
-    }  # fmt: skip
-    for name, count in counts.items():
-        rows = read(str(SHARED / name))["train"]
-        columns = {"prompt": "text", "completion": "category"} if "banking" in name else None
-        assert len(examples(rows, columns=columns)[1]) == count

@@ -10,7 +10,7 @@ from lit_fm.adapted import load_adapted
 from lit_fm.backbone import load_network, load_tokenizer
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.evaluate.generate import continue_prompts
-from lit_fm.evaluate.score import exact_match
+from lit_fm.evaluate.metrics import exact_match
 
 PROMPTS = [
     "a",
@@ -82,7 +82,7 @@ def test_a_cycle_is_learnt_and_continued(llama):
     [(["a", "b "], ["a", "b"], 1.0), (["a", "c"], ["a", "b"], 0.5), (["A"], ["a"], 0.0), ([], [], 0.0)],
 )
 def test_exact_match_counts_equal_texts(predictions, answers, share):
-    assert exact_match(predictions, answers) == share
+    assert exact_match(predictions, [[right] for right in answers]) == share
 
 
 def test_the_verb_writes_from_a_zoo_entry_a_run_and_its_adapter(lit, in_tmp):

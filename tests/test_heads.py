@@ -136,7 +136,7 @@ def test_entity_f1_over_batches_is_that_over_all():
 def test_accuracy_and_macro_f1_are_those_of_scikit_learn(make_backbone):
     made = SequenceClassification("tiny-mlm", labels=["a", "b", "c"])
     right, guess = list("aaabbbbccc"), list("aabbbbcccc")
-    found = made.measure(guess, right)
+    found = made.measure(guess, [[label] for label in right])
     assert found["accuracy"] == pytest.approx(0.8)
     assert found["macro_f1"] == pytest.approx(sk_f1(right, guess, average="macro"))
 

@@ -109,9 +109,6 @@ class Fixed(L.LightningDataModule):
         super().__init__()
         self.batches = batches
 
-    def train_batches(self):
-        return len(self.batches)
-
     def train_dataloader(self):
         return DataLoader(self.batches, batch_size=None)
 
@@ -279,7 +276,7 @@ def test_a_rank_that_is_dealt_nothing_steps_along(llama):
     from lit_fm.data.order import Deal
 
     made = objective(llama)
-    batch = Batches(ragged_items(), made.collate)[Deal([], None)]
+    batch = Batches(ragged_items(), made)[Deal([], None)]
     total, count = made.token_losses(batch)
     total.backward()
     assert (total.item(), count, batch["tokens"]) == (0.0, 0, 0)

@@ -276,7 +276,7 @@ def test_words_stand_for_answers_and_an_answer_that_is_none_of_the_choices_is_re
     assert {e["completion"] for e in train} == {"terrible", "great"}
     assert all(e["choices"] == ["terrible", "great"] for e in train)
     assert {e["prompt"].split()[1]: e["completion"] for e in train}["3"] == "great"
-    with pytest.raises(ValueError, match=r"row 2: the answer '1' is none of the choices \['0'\]"):
+    with pytest.raises(ValueError, match=r"row \d+: the answer '1' is none of the choices \['0'\]"):
         InstructionData(str(path), choices=["0"]).examples("train")
 
 

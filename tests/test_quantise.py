@@ -98,8 +98,9 @@ def losses_of(bits, steps=60):
         "tiny-clm", LoRA(rank=8, bits=bits), lambda p: torch.optim.AdamW(p, lr=4e-3), Schedule("constant", warmup=0)
     )
     made.configure_model()
-    _, rows = examples(smallworld.rows("medical-shorthand", "train", steps * 8), None, None)
-    items = made.encode(rows, 200)
+    _, found = examples(enumerate(smallworld.rows("medical-shorthand", "train", steps * 8)))
+    rows = [example for _, example in found]
+    items = made.encode(list(rows), 200)
     batches = [made.collate(items[start : start + 8]) for start in range(0, len(items), 8)]
     watch = Losses()
     L.Trainer(
