@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_fm import CausalLM
 from lit_fm.backbone import load_tokenizer
-from lit_fm.data.base import Batches
+from lit_fm.data.batches import Batches
 from lit_fm.data.order import BatchPlan
 from lit_fm.objectives.packed import exact_way
 

@@ -92,7 +92,7 @@ class Run(L.Callback):
             for logger in trainer.loggers:
                 logger.log_hyperparams(yaml.safe_load(self.config))
             console.print(f"Run folder: {self.folder}")
-            show_data(trainer.datamodule.report)
+            show_data(trainer.datamodule.report, trainer.datamodule.fill())
             show_learnable(pl_module)
             if text := pl_module.about():
                 console.print(text)

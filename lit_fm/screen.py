@@ -70,8 +70,8 @@ class Steps(L.Callback):
         self.on_train_end(trainer, pl_module)
 
 
-def show_data(report: dict[str, dict[str, Any]]) -> None:
-    """What each split holds, and what was left out of it and why."""
+def show_data(report: dict[str, dict[str, Any]], fill: float) -> None:
+    """What each split holds, what was left out of it and why, and the share of positions that are no padding."""
     table = Table("split", "rows", "examples", "dropped", "prompts cut short", title="Data")
     for split, about in report.items():
         dropped = ", ".join(f"{n:,} x {why}" for why, n in about["dropped"].items()) or "none"
@@ -81,6 +81,7 @@ def show_data(report: dict[str, dict[str, Any]]) -> None:
         if "taken" in about:
             console.print(f"An epoch takes of {split.removeprefix('train: ')}: {about['taken']}.")
     console.print(f"Rows were read as: {', '.join(sorted({about['kind'] for about in report.values()}))}.")
+    console.print(f"Of the positions in training batches, {fill:.1%} hold a token, the others are padding.")
 
 
 def learnable(network: Any) -> tuple[int, int]:

@@ -46,7 +46,10 @@ LEVELS = [
     [
         "lit_fm.evaluate",
         "lit_fm.tokens",
-        *(f"lit_fm.data.{name}" for name in ("base", "task", "instruct", "mixture", "corpus", "show", "report")),
+        *(
+            f"lit_fm.data.{name}"
+            for name in ("base", "batches", "task", "instruct", "mixture", "corpus", "show", "report")
+        ),
     ],
     ["lit_fm.objectives"],
     ["lit_fm.ship"],

@@ -272,7 +272,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(llama):
 
 
 def test_a_rank_that_is_dealt_nothing_steps_along(llama):
-    from lit_fm.data.base import Batches
+    from lit_fm.data.batches import Batches
     from lit_fm.data.order import Deal
 
     made = objective(llama)

@@ -10,35 +10,15 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from lit_fm.data.order import BatchPlan, Deal, Packing
+from lit_fm.data.batches import Batches
+from lit_fm.data.order import BatchPlan, Packing
 from lit_fm.data.parts import Parts
 from lit_fm.data.shares import Shares
 from lit_fm.data.tokens import SHORTENED, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
 
 CHUNK = 1000
-
-
-class Batches(Dataset):
-    """Item `deal` is the batch of the examples dealt."""
-
-    def __init__(self, items: Any, objective: Any, packing: Packing = "none") -> None:
-        self.items, self.objective, self.packing = items, objective, packing
-
-    def __getitem__(self, deal: Deal) -> Any:
-        rows = [[self.items[i] for i in row] for row in deal.rows or [[0]]]
-        items = [item for row in rows for item in row]
-        if self.packing == "none":
-            batch = self.objective.collate(items, [(*deal.draw, n) for n in deal.numbers or [0]] if deal.draw else None)
-        else:
-            batch = self.objective.pack(rows)
-        if "task" in items[0]:
-            batch["task_ids"] = torch.tensor([int(item["task"][0]) for item in items])
-        if not deal.rows:  # this rank got nothing of the last batch: it steps along, and learns nothing
-            batch |= {"rows": batch["rows"][:0], "targets": batch["targets"][:0], "tokens": 0}
-        return batch
 
 
 class ObjectiveData(L.LightningDataModule):
@@ -191,6 +171,10 @@ class ObjectiveData(L.LightningDataModule):
         )  # fmt: skip
         plan.set_epoch(epoch)
         return plan
+
+    def fill(self) -> float:
+        """The share of positions in the first epoch's batches that are no padding; of packed rows, their share in use."""
+        return self.plan().fill(self.packing != "padding-free")
 
     def shares(self) -> Shares | None:
         """Which examples an epoch of training takes, if not all."""

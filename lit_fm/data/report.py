@@ -23,7 +23,7 @@ def report(data: Any, objective: Any, trainer: dict[str, Any], folder: Path, n: 
         folder: gets `report.json` and `lengths.png`.
         n: words in a row that training and evaluation must not share.
     """
-    show_data(data.report)
+    show_data(data.report, data.fill())
     found: dict[str, Any] = {"splits": data.report, "lengths": {}}
     lengths = {split: data.items[split].lengths() for split in SPLITS if split in data.items}
     table = Table("split", "tokens", "learnt", "mean", "median", "95 %", "longest", title="Lengths in tokens")
@@ -60,11 +60,8 @@ def _run(data: Any, trainer: dict[str, Any]) -> dict[str, Any]:
     steps = min((n for n in (planned, most) if n and n > 0), default=None)
     per_epoch = -(-batches // window)
     about = {"tokens_per_epoch": tokens, "batches_per_epoch": batches, "steps_per_epoch": per_epoch, "steps": steps}
-    about["fill"] = plan.fill(data.packing != "padding-free")
-    console.print(
-        f"An epoch has {tokens:,} tokens in {batches:,} batches, {per_epoch:,} optimizer steps; {about['fill']:.1%} of "
-        "positions are no padding."
-    )
+    about["fill"] = data.fill()
+    console.print(f"An epoch has {tokens:,} tokens in {batches:,} batches, {per_epoch:,} optimizer steps.")
     if steps:
         about["epochs"] = steps / per_epoch
         console.print(
