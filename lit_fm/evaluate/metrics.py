@@ -6,9 +6,10 @@ Each takes texts and, for each of them, all right answers. Shares are in 0..1, B
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from functools import partial
+from itertools import zip_longest
 
 from lit_fm.evaluate.calls import calls_of
-from lit_fm.evaluate.translation import bleu, chrf
 from lit_fm.nearest import did_you_mean
 
 Texts = list[str]
@@ -47,6 +48,14 @@ def _classes(predictions: Texts, references: References) -> dict[str, float]:
     known = [[text.strip() for text in right] for right in references]
     right = [text if text in names else names[0] for text, names in zip(guess, known, strict=True)]
     return agreement(guess, right, sorted(set(right)))
+
+
+def _translation(name: str, predictions: Texts, references: References) -> dict[str, float]:
+    """BLEU or chrF of all texts together, by sacrebleu (Post 2018), as it is where nothing is set."""
+    import sacrebleu
+
+    streams = list(map(list, zip_longest(*references)))  # the first right answer of each text, the second, ...
+    return {name: getattr(sacrebleu, f"corpus_{name}")(predictions, streams).score}
 
 
 def _words(predictions: Texts, references: References) -> dict[str, float]:
@@ -110,8 +119,8 @@ METRICS: dict[str, Callable[[Texts, References], dict[str, float]]] = {
     "entity_f1": _entities,
     "f1": _words,
     "rouge": _rouge,
-    "bleu": lambda texts, right: {"bleu": bleu(texts, right)},
-    "chrf": lambda texts, right: {"chrf": chrf(texts, right)},
+    "bleu": partial(_translation, "bleu"),
+    "chrf": partial(_translation, "chrf"),
     "tool_call": _tool_call,
     "number": _number,
 }
