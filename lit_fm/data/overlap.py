@@ -50,8 +50,14 @@ def overlapping(train: Iterable[str], evaluation: list[str], n: int = 13) -> lis
     counts = np.zeros(len(wanted), np.int64)
     for text in train:
         grams = _ngrams(text, n)
-        places = np.searchsorted(wanted, grams).clip(max=max(0, len(wanted) - 1))
-        if len(wanted):
-            counts[places[wanted[places] == grams]] += 1
+        counts[_places(grams, wanted)] += 1
     shared = wanted[(counts > 0) & (counts <= COMMON)]
-    return [number for number, grams in enumerate(asked) if np.isin(grams, shared).any()]
+    return [number for number, grams in enumerate(asked) if len(_places(grams, shared))]
+
+
+def _places(grams: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where in what is known, which is sorted, those of the sequences are that are in it."""
+    places = np.searchsorted(known, grams)
+    inside = places < len(known)
+    places, grams = places[inside], grams[inside]
+    return places[known[places] == grams]
