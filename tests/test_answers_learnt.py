@@ -55,7 +55,9 @@ def test_every_file_of_real_data_trains(make_backbone):
     """20 steps each; what is read, learnt from and dropped adds up to the rows of the manifest."""
     backbone = make_backbone("llama", causal_configs()["llama"])
     for name, count, columns in (param.values for param in _real()):
-        data = InstructionData(str(SHARED / name), columns=columns, batch_size=2, max_length=512, test_share=0)
+        data = InstructionData(
+            str(SHARED / name), columns=columns, batch_size=2, max_length=512, validation_share=0, test_share=0
+        )
         made = CausalLM(backbone)
         trainer = L.Trainer(
             max_steps=20, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -118,3 +120,47 @@ def test_an_example_without_a_target_never_reaches_training(tmp_path):
     data.setup("fit")
     assert data.report["train"]["dropped"] == {"empty answer": 5, "answer longer than 32 tokens": 5}
     assert all((item["labels"] != IGNORED).any() for item in data.items["train"])
+
+
+def test_conversations_are_the_same_from_two_threads_as_from_one(tmp_path):
+    """What is generated is marked in the template, which threads share."""
+    turns = [[("user", f"q {i}"), ("assistant", f"answer {i}"), ("user", "y"), ("assistant", "z")] for i in range(3000)]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in one]} for one in turns]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    objective = CausalLM("tiny-clm")
+    objective.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}"
+        "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{{ '\\n' }}{% endfor %}"
+    )
+    data = InstructionData(str(tmp_path / "a.jsonl"), validation_share=0, test_share=0)
+    data.attach(objective)
+    data.setup("fit")
+    assert data.report["train"]["dropped"] == {}
+    for stored, alone in zip(data.items["train"], objective.encode(rows, 512), strict=True):
+        assert all(np.array_equal(stored[name], alone[name]) for name in alone)
+
+
+def test_a_turn_of_no_weight_is_read_and_not_learnt():
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "no", "weight": 0}]
+    turns += [{"role": "user", "content": "r"}, {"role": "assistant", "content": "yes", "weight": 1}]
+    objective = CausalLM("tiny-clm")
+    [item] = objective.encode([{"messages": turns}], None)
+    assert objective.tokenizer.decode(item["labels"][item["labels"] != IGNORED]) == "yes</s>"
+    assert "no</s>" in objective.tokenizer.decode(item["input_ids"])
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_template_file_is_used_and_its_changes_are_seen(lit, tmp_path, in_tmp, listed):
+    (in_tmp / "a.jsonl").write_text('{"q": "x", "a": "y"}\n' * 9)
+    shown = []
+    for word in ("OLD", "NEW"):
+        entry = f"{{jinja: '{word}: {{{{q}}}} ||| {{{{a}}}}', name: one}}"
+        (in_tmp / "t.yaml").write_text(f"templates:\n  id: !Template {entry}\n")
+        template = '["t.yaml"]' if listed else "t.yaml"
+        done = lit(
+            "data", "show", "--config", "lora.yaml", "--data.source", "a.jsonl", "--data.template", template, "-n", 1
+        )
+        assert done.code == 0, done.err
+        shown.append(done.out)
+    assert "OLD: x" in shown[0]
+    assert "NEW: x" in shown[1]

@@ -7,6 +7,7 @@ import os
 import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 from conftest import ROWS, SHARED, write_rows
 from hypothesis import given, settings
@@ -17,8 +18,8 @@ from lit_fm.data import smallworld
 from lit_fm.data.columns import EMPTY
 from lit_fm.data.conversation import UNANSWERED, UNWANTED
 from lit_fm.data.examples import FIELDS, kind_of
-from lit_fm.data.files import iterate_file
-from lit_fm.data.rows import fingerprint_of, hub, splits
+from lit_fm.data.files import count_rows, iterate_file
+from lit_fm.data.rows import fingerprint_of, hub, splits, take
 from lit_fm.data.templates import Templates
 
 ALL = [".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".JSONL"]
@@ -534,6 +535,32 @@ def test_templates_get_the_row_its_number_and_its_split():
     rows = [{"choices": {"a": "x"}, "task": "t"}] * 2
     kind, found = examples(rows, Given(), split="test")
     assert (kind, list(found)) == ("template", ["the first", {"prompt": "x 2 test True", "task": "t"}])
+
+
+@pytest.mark.parametrize("field", ["prompt/completion", "messages", "conversations"])
+def test_answers_that_were_not_wanted_are_left_out(field):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    one = {"prompt": "q", "completion": "a"} if field == "prompt/completion" else {field: turns}
+    rows = [{**one, "label": True}, {**one, "label": False}]
+    assert examples(rows)[0] == f"{field}/label: answers with the label true are learnt"
+    assert [example == UNWANTED for example in made(rows)] == [False, True]
+    assert UNWANTED not in made(rows, kind=field)
+    with pytest.raises(ValueError, match="row 2: 'label' is None"):
+        made([rows[0], {**one, "label": None}])
+
+
+def test_of_several_answers_an_empty_one_is_none():
+    [example] = made([{"question": "q", "answer": [None, "", "x"]}])
+    assert (example["completion"], example["references"]) == ("x", ["x"])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_counted_as_they_are_read(tmp_path, end):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(end.join(json.dumps({"prompt": f"{i}", "completion": "c"}) for i in range(50)).encode())
+    assert count_rows(path) == 50 == len(list(iterate_file(path)))
+    rows = splits(str(path))["train"]
+    assert [(n, row["prompt"]) for n, row in take(rows, np.array([3, 7, 49]))] == [(3, "3"), (7, "7"), (49, "49")]
 
 
 # Real data

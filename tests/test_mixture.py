@@ -151,6 +151,17 @@ def test_a_mixture_that_makes_no_sense_is_refused(tasks, options, message):
         Mixture(tasks, **options)
 
 
+def test_tasks_that_would_learn_what_another_is_tested_with_are_refused(tmp_path):
+    source = sums(tmp_path, "same", 40)
+    Mixture({"a": Task(source), "b": Task(source, template="{{prompt}} ||| {{completion}}")})
+    with pytest.raises(ValueError, match="cuts other splits off it"):
+        Mixture({"a": Task(source), "b": Task(source, test_share=0.3)})
+
+
+def test_a_temperature_near_nothing_takes_the_largest_task():
+    assert by_temperature([10, 1000], 1e-3, None) == [1, 1010]
+
+
 # How long
 
 

@@ -172,6 +172,10 @@ class ObjectiveData(L.LightningDataModule):
         plan.set_epoch(epoch)
         return plan
 
+    def has(self, split: str) -> bool:
+        """Whether there is such a split."""
+        return True
+
     def fill(self) -> float:
         """The share of positions in the first epoch's batches that are no padding; of packed rows, their share in use."""
         return self.plan().fill(self.packing != "padding-free")
@@ -191,6 +195,8 @@ class ObjectiveData(L.LightningDataModule):
         for epoch in range(epochs) if epochs else count() if self.token_budget else ():
             plan.set_epoch(epoch)
             batches = min(len(plan), limit) if isinstance(limit, int) else int(len(plan) * limit)
+            if not batches:
+                raise ValueError(f"trainer.limit_train_batches {limit} leaves none of {len(plan)} batches: raise it.")
             if self.token_budget:
                 ends = np.add.reduceat(plan.batch_tokens()[:batches], range(0, batches, window)).cumsum() + tokens
                 if ends[-1] >= self.token_budget:

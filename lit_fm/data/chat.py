@@ -1,6 +1,7 @@
 """A conversation as the text of a chat template, and where in it the assistant's turns lie: to the character."""
 
 import re
+from threading import Lock
 from typing import Any
 
 from jinja2 import TemplateError
@@ -18,6 +19,7 @@ PLAIN_CHAT = (
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
+_RENDERING = Lock()  # what transformers marks as generated is kept in the template, which threads share
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
@@ -33,10 +35,11 @@ def chat_text(
         TemplateError: the template refuses the conversation, or fails at it.
     """
     try:
-        return tokenizer.apply_chat_template(
-            _without_nulls(messages), tools or None, chat_template=None if tokenizer.chat_template else PLAIN_CHAT,
-            tokenize=False, add_generation_prompt=add_generation_prompt,
-        )  # fmt: skip
+        with _RENDERING:
+            return tokenizer.apply_chat_template(
+                _without_nulls(messages), tools or None, chat_template=None if tokenizer.chat_template else PLAIN_CHAT,
+                tokenize=False, add_generation_prompt=add_generation_prompt,
+            )  # fmt: skip
     except TemplateError:
         raise
     except Exception as error:  # an expression in a template can raise anything
@@ -77,7 +80,8 @@ def _with_generated(messages: Turns, tokenizer: Any, tools: list[dict] | None, t
     turns = [{key: value for key, value in turn.items() if value is not None} for turn in messages]
     more = {"return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
     try:
-        [text], [generated] = render([turns], tools, chat_template=template, **more)
+        with _RENDERING:
+            [text], [generated] = render([turns], tools, chat_template=template, **more)
     except TemplateError:
         raise
     except Exception as error:  # an expression in a template can raise anything

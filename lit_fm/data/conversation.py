@@ -25,11 +25,8 @@ def conversation(row: Row, number: int, fields: tuple[str, ...], answered: bool 
         ValueError: turns that cannot be read, with the number of the row.
     """
     turns, *more = fields
-    if answered and "label" in more:
-        if not isinstance(row.get("label"), bool):
-            raise ValueError(f"row {number}: 'label' is {row.get('label')!r}, expected true or false.")
-        if not row["label"]:
-            return UNWANTED
+    if answered and "label" in more and not wanted(row, number):
+        return UNWANTED
     messages = _turns(row, turns, number, USER)
     if "chosen" in more:
         chosen = _turns(row, "chosen", number, ASSISTANT)
@@ -44,6 +41,17 @@ def conversation(row: Row, number: int, fields: tuple[str, ...], answered: bool 
         return UNANSWERED
     tools = _tools(row.get("tools"), number)
     return {"messages": messages, "tools": tools} if tools else {"messages": messages}
+
+
+def wanted(row: Row, number: int) -> bool:
+    """What a row's label says of its answer.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if not isinstance(row.get("label"), bool):
+        raise ValueError(f"row {number}: 'label' is {row.get('label')!r}, expected true or false.")
+    return row["label"]
 
 
 def _turns(row: Row, field: str, number: int, role: str) -> list[dict[str, Any]]:

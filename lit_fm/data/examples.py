@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from lit_fm.data.columns import Columns
-from lit_fm.data.conversation import conversation
+from lit_fm.data.conversation import UNWANTED, conversation, wanted
 from lit_fm.data.files import Row
 from lit_fm.data.templates import Templates
 from lit_fm.nearest import did_you_mean
@@ -16,6 +16,7 @@ from lit_fm.nearest import did_you_mean
 Example = dict[str, Any]
 # Kind of row: the fields that make the prompt, and the one that is the answer. The first kind that fits is taken.
 PAIRS = {
+    "prompt/completion/label": (("prompt",), "completion"),
     "prompt/completion": (("prompt",), "completion"),
     "instruction/input/output": (("instruction", "input"), "output"),
     "instruction/context/response": (("instruction", "context"), "response"),
@@ -31,13 +32,14 @@ CONVERSATIONS = {
     "messages/chosen/rejected": ("messages", "chosen", "rejected"),
     "prompt/chosen/rejected": ("prompt", "chosen", "rejected"),
     "messages/label": ("messages", "label"),
+    "conversations/label": ("conversations", "label"),
     "conversations": ("conversations",),
     "messages": ("messages",),
 }
 TAGGED = "tokens/tags"
 FIELDS: dict[str, set[str]] = {
     **{kind: {*needed, "system", "tools"} for kind, needed in CONVERSATIONS.items()},
-    **{kind: {*prompt, answer} for kind, (prompt, answer) in PAIRS.items()},
+    **{kind: {*prompt, answer} | ({"label"} & set(kind.split("/"))) for kind, (prompt, answer) in PAIRS.items()},
     TAGGED: {"tokens", "tags"},
 }
 """The fields that each kind uses, in the order in which kinds are tried."""
@@ -58,7 +60,7 @@ def kind_of(row: Row, answered: bool = True, asked: Iterable[str] = ()) -> str:
     """
     for kind, fields in FIELDS.items():
         fits = _needed(kind, answered) <= set(row) and set(asked) <= fields | {"task", "choices"}
-        if fits and (kind != "messages/label" or isinstance(row["label"], bool)):
+        if fits and (not kind.endswith("/label") or isinstance(row.get("label"), bool)):
             return kind
     raise ValueError(
         f"the rows have the fields {sorted(row)}, and no known kind has those ({', '.join(FIELDS)}). Say "
@@ -139,7 +141,7 @@ def _said(kind: str, row: Row, mapped: set[str]) -> str:
     prompt, answer = PAIRS.get(kind, ((), ""))
     notes = [f"; {field}: lists joined by line breaks" for field in prompt if isinstance(row.get(field), list)]
     notes += [f"; {answer}: the first of a list is learnt, all are right"] if isinstance(row.get(answer), list) else []
-    notes += [note for field, note in SAID.items() if field in CONVERSATIONS.get(kind, ())]
+    notes += [note for field, note in SAID.items() if field in kind.split("/")]
     unused = sorted(set(row) - FIELDS[kind] - BESIDE - mapped)
     return kind + "".join(notes) + (f" (not used: {', '.join(unused)})" if unused else "")
 
@@ -154,7 +156,9 @@ def _made(numbered: Iterable[tuple[int, Row | str]], make: Maker) -> Iterator[tu
 
 def _maker(kind: str, answered: bool) -> Maker:
     if kind in PAIRS:
-        return _pair(*PAIRS[kind], MAY_LACK.get(kind), answered)
+        pair = _pair(*PAIRS[kind], MAY_LACK.get(kind), answered)
+        labelled = kind.endswith("/label") and answered
+        return (lambda row, number: pair(row, number) if wanted(row, number) else UNWANTED) if labelled else pair
     if kind == TAGGED:
         return _words
     fields = CONVERSATIONS[kind]
@@ -181,7 +185,7 @@ def _pair(prompt: tuple[str, ...], answer: str, lacking: str | None, answered: b
         said = row.get(answer)
         example: Example = {"prompt": "\n\n".join(asked), "completion": said}
         if isinstance(said, list):
-            right = [_plain(value, answer, number) for value in said]
+            right = [text for value in said if (text := _plain(value, answer, number)).strip()]
             example |= {"completion": right[0] if right else "", "references": right}
         elif type(said) is not str:
             example["completion"] = _text(row, answer, number, answered)

@@ -34,8 +34,8 @@ def count_rows(path: Path, stray_quotes: bool = False) -> int:
     """How many rows a file has; JSON lines are counted without being parsed."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return sum(1 for _ in iterate_file(path, stray_quotes))
-    with path.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
+    with open_text(path) as lines:
+        return sum(1 for line in readable(lines, path) if line.strip())
 
 
 def iterate_file(path: Path, stray_quotes: bool = False, skipped: Iterator[bool] | None = None) -> Iterator[Row]:

@@ -55,6 +55,9 @@ class Instructions(ObjectiveData):
             self._made[key] = [example for example in made if not isinstance(example, str)]
         return self._made[key]
 
+    def has(self, split: str) -> bool:
+        return any(task.has(split) for task in self.tasks.values())
+
     def metrics_of(self, task: str | None) -> list[str] | None:
         """What answers of a task are measured by; None where nothing is said."""
         known = self.tasks.get(task or "") or self.tasks.get("")

@@ -43,6 +43,14 @@ class Mixture(Instructions):
         if temperature <= 0 or (cap is not None and cap < 1):
             raise ValueError(f"data.temperature {temperature} must be above 0, data.cap {cap} at least 1.")
         self.weights, self.temperature, self.cap = weights, temperature, cap
+        cuts: dict[str, Task] = {}
+        for name, task in tasks.items():
+            other = cuts.setdefault(task.source.partition(":fields")[0], task)
+            if (task.files, task.shares) != (other.files, other.shares):
+                raise ValueError(
+                    f"data.tasks.{name}: another task reads {task.source} too, but cuts other splits off it, so that one "
+                    "would learn what the other is tested with: give both the same validation, test and shares."
+                )
 
     def shares(self) -> Shares:
         parts = self.items["train"].parts

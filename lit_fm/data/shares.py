@@ -65,6 +65,6 @@ def by_temperature(counts: Sequence[int], temperature: float, cap: int | None) -
     As many together as there are under the cap: with T = 1, a part under the cap is taken once an epoch.
     """
     capped = [min(count, cap or count) for count in counts]
-    rates = [count ** (1 / temperature) for count in capped]
+    rates = [(count / max(capped)) ** (1 / temperature) for count in capped]  # of the largest: no number is too large
     unit = sum(capped) / sum(rates)
     return [max(1, round(unit * rate)) for rate in rates]

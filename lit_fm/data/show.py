@@ -20,16 +20,24 @@ def show(data: Any, objective: Any, number: int, split: str = "train") -> None:
         raise ValueError(f"the data has no {split} split: it has {sorted(data.items)}.")
     plain = not console.is_terminal
     marks = "what is learnt stands between \u27e6 and \u27e7" if plain else "learnt in green, only read in grey"
-    console.print(f"{min(number, len(items))} of {len(items):,} examples of {split}; {marks}.")
-    for index in range(min(number, len(items))):
-        console.rule(f"{split} {index + 1}", align="left")
-        draw = (data.seed, 0, index) if split == "train" else None
-        for name, ids, learnt in objective.seen(items[index], draw):
-            line = Text(f"{name}: " if name else "")
-            line.append(ids if isinstance(ids, str) else written(ids, learnt, objective.tokenizer, plain))
-            if not isinstance(ids, str):
-                line.append(f"\n({len(ids)} tokens, {int(np.sum(learnt))} learnt)", "italic")
-            console.print(line, soft_wrap=True)
+    begin = 0  # of the part, in the whole
+    for part, of in data.parts(split).items():
+        name = f"{split}: {part}" if part else split
+        console.print(f"{min(number, len(of))} of {len(of):,} examples of {name}; {marks}.")
+        for index in range(min(number, len(of))):
+            console.rule(f"{name} {index + 1}", align="left")
+            draw = (data.seed, 0, begin + index) if split == "train" else None
+            _print(objective.seen(of[index], draw), objective, plain)
+        begin += len(of)
+
+
+def _print(seen: list[tuple[str, Any, Any]], objective: Any, plain: bool) -> None:
+    for name, ids, learnt in seen:
+        line = Text(f"{name}: " if name else "")
+        line.append(ids if isinstance(ids, str) else written(ids, learnt, objective.tokenizer, plain))
+        if not isinstance(ids, str):
+            line.append(f"\n({len(ids)} tokens, {int(np.sum(learnt))} learnt)", "italic")
+        console.print(line, soft_wrap=True)
 
 
 def written(ids: np.ndarray, learnt: np.ndarray, tokenizer: Any, plain: bool) -> Text:

@@ -79,9 +79,10 @@ class Task:
 
     def identity(self) -> list[Any]:
         """Tells its examples from those of others: what the files hold, and all that they are made with."""
-        files = [path for path in (self.source, *self.files.values(), self.template) if isinstance(path, str)]
-        how = self.kind, self.columns, self.template, self.chosen_templates, self.choices, self.rows, self.stray_quotes
-        return [[fingerprint_of(path) for path in files if "|||" not in path], how, self.files, self.shares, self.seed]
+        files = [fingerprint_of(path) for path in (self.source, *self.files.values()) if path]
+        written = self.templates and self.templates.written
+        how = self.kind, self.columns, written, self.chosen_templates, self.choices, self.rows, self.stray_quotes
+        return [files, how, self.files, self.shares, self.seed]
 
     @cached_property
     def templates(self) -> Templates | None:

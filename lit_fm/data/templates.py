@@ -91,6 +91,11 @@ class Templates:
         if not self.train:
             raise ValueError("templates for evaluation: all are held out, none is left to learn from: name fewer.")
 
+    @property
+    def written(self) -> dict[str, list[str]]:
+        """What all templates say, by name."""
+        return {name: list(source) for name, source in self._sources.items()}
+
     def render(self, row: Row, number: int, split: str = "train", answered: bool = True) -> Row | str:
         """`prompt`, `completion`, `template` (its name), and where there are several, `choices` and `references`.
 

@@ -73,7 +73,8 @@ class Conversation:
     def __init__(self, messages: Turns, text: str, ends: tuple[str, ...], write: Callable[[Turns, bool], str]) -> None:
         self.messages, self.text, self._ends, self._write = messages, text, ends, write
         self._turns = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-        self._spoken = [i for i in self._turns if says(messages[i])]
+        # A weight of 0 is OpenAI's way to say that a turn is only read.
+        self._spoken = [i for i in self._turns if says(messages[i]) and messages[i].get("weight") != 0]
 
     def generated(self, marked: list[Span]) -> list[Span]:
         """What the template marks as generated, with the end tokens behind; none if that is not all that is said."""
