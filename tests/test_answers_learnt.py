@@ -164,3 +164,23 @@ def test_a_template_file_is_used_and_its_changes_are_seen(lit, tmp_path, in_tmp,
         shown.append(done.out)
     assert "OLD: x" in shown[0]
     assert "NEW: x" in shown[1]
+
+
+def test_a_wrong_column_is_named_with_the_nearest(lit, in_tmp):
+    (in_tmp / "bank.csv").write_text("text,category\nI lost my card,lost\n" * 2)
+    columns = ("--data.columns.prompt", "txt", "--data.columns.completion", "category")
+    done = lit("fit", "--config", "lora.yaml", "--data.source", "bank.csv", *columns)
+    assert done.code == 1
+    assert "row 1 has no field 'txt' for 'prompt': did you mean 'text'" in done.err
+
+
+def test_another_tokenizer_misses_the_cache(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "one two", "completion": "three"}\n' * 9)
+    stored = []
+    for name in ("bpe", "unigram", "bpe"):
+        objective, data = CausalLM("tiny-clm"), InstructionData(str(tmp_path / "a.jsonl"))
+        objective.__dict__["tokenizer"] = TOKENIZERS[name]
+        data.attach(objective)
+        data.setup("fit")
+        stored.append(data.items["train"][0]["input_ids"].tolist())
+    assert stored[0] == stored[2] != stored[1]

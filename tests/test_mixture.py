@@ -162,6 +162,10 @@ def test_a_temperature_near_nothing_takes_the_largest_task():
     assert by_temperature([10, 1000], 1e-3, None) == [1, 1010]
 
 
+def test_the_help_of_a_mixture_says_what_its_settings_are(lit):
+    assert "in tokens; as long as the backbone takes" in " ".join(lit("fit", "--data.help", "Mixture").out.split())
+
+
 # How long
 
 

@@ -17,7 +17,20 @@ LONGEST = 1024
 
 
 class Instructions(ObjectiveData):
-    """Tasks by name, for any objective: the loss is on the answers alone."""
+    """Tasks by name, for any objective: the loss is on the answers alone.
+
+    Args:
+        max_length: in tokens; as long as the backbone takes, up to 1,024, where nothing is said. A longer prompt
+            loses its left, an answer that does not fit drops the row; both are counted and shown.
+        max_new_tokens: the longest answer that `predict` writes.
+        packing: `best-fit`: examples share rows of `max_length` tokens; `padding-free`: those of a batch follow each other.
+            In both, none sees another; refused where the backbone cannot do that exactly.
+        batch_size: rows in a micro-batch of one rank: examples, or what they are packed in.
+        batch_tokens: instead of `batch_size`: tokens in a micro-batch of one rank, with padding, at most.
+        token_budget: training ends once so many tokens were dealt, padding not counted.
+        workers: processes that collate batches; 0 does it in the main one.
+        seed: of splits, templates and order.
+    """
 
     has_answers = True
 
@@ -119,16 +132,6 @@ class InstructionData(Instructions):
     Args:
         source: a file (JSON, JSONL, CSV, TSV, Parquet), a folder of them (train, validation, test by file name), a glob,
             `smallworld/TASK`, a Hugging Face data set id, or a remote path such as `s3://...`.
-        max_length: in tokens; as long as the backbone takes, up to 1,024, where nothing is said. A longer prompt
-            loses its left, an answer that does not fit drops the row; both are counted and shown.
-        max_new_tokens: the longest answer that `predict` writes.
-        packing: `best-fit`: examples share rows of `max_length` tokens; `padding-free`: those of a batch follow each other.
-            In both, none sees another; refused where the backbone cannot do that exactly.
-        batch_size: rows in a micro-batch of one rank: examples, or what they are packed in.
-        batch_tokens: instead of `batch_size`: tokens in a micro-batch of one rank, with padding, at most.
-        token_budget: training ends once so many tokens were dealt, padding not counted.
-        workers: processes that collate batches; 0 does it in the main one.
-        seed: of splits, templates and order.
     """
 
     def __init__(

@@ -12,8 +12,6 @@ from lit_fm.data.rows import count_of, fingerprint_of, splits, take
 from lit_fm.data.templates import Templates
 from lit_fm.evaluate.metrics import check_names
 
-SPLITS = ("train", "validation", "test")
-
 
 class Task:
     """Where the rows are, how they are read, and what measures the answers.
@@ -135,7 +133,7 @@ class Task:
     def talks(self, split: str) -> bool:
         """Whether the examples of a split are conversations, by the first one of its files."""
         rows = self._given(split) or next(iter(self._own.values()))
-        _, made = examples(enumerate(rows(), 1), self.templates, self.columns, False, self.kind)
+        _, made = examples(enumerate(rows(), 1), self.templates, self.columns, kind=self.kind)
         return "messages" in next((example for _, example in made if not isinstance(example, str)), {})
 
     def examples(self, split: str, answered: bool = True) -> Iterator[Example | str]:
