@@ -9,9 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +109,26 @@ def stored(key: str, make: Callable[[], tuple[Iterable[Encoded], dict[str, Any]]
     return TokenStore(folder)
 
 
+def _gathered(items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """Lists of items to write at once: of a million values or so, as one item may be a line or a whole book."""
+    several, values = [], 0
+    for item in items:
+        several.append(item)
+        values += sum(map(len, item.values()))
+        if values > 1_000_000:
+            yield several
+            several, values = [], 0
+    if several:
+        yield several
+
+
 def _write(folder: Path, items: Iterable[Encoded], about: dict[str, Any]) -> None:
     lengths: dict[str, list[int]] = {}
     kinds: dict[str, str] = {}
-    count, items = 0, iter(items)
+    count = 0
     with ExitStack() as files:
         opened: dict[str, Any] = {}
-        while several := list(islice(items, 1000)):
+        for several in _gathered(items):
             count += len(several)
             for name in {name: None for item in several for name in item}:
                 columns = [item[name] for item in several if name in item]
