@@ -1,0 +1,116 @@
+"""Folders that are there as a whole or not at all, and that can tell whether they are still what was written.
+
+A folder is written beside its place, each file synced to disk, with the SHA-256 of each in a manifest; then it is renamed.
+A process that is killed at any instant leaves the old state or the new one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+DRAFT = ".draft-"
+"""What the name of a folder begins with while it is written."""
+
+
+@contextmanager
+def writing(path: Path, bytes_: int = 0, about: dict[str, Any] | None = None) -> Iterator[Path]:
+    """A folder to write into, which is `path` once all of it is on disk.
+
+    Args:
+        bytes_: what will be written, roughly: there must be room for it.
+        about: kept in the manifest.
+
+    Raises:
+        OSError: no room, or it cannot be written there; what was there before is untouched.
+    """
+    draft = begin(path, bytes_)
+    try:
+        yield draft
+        commit(draft, path, about)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def begin(path: Path, bytes_: int = 0) -> Path:
+    """An empty folder beside `path`, on the same disk."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=DRAFT))
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}): choose another run.root.") from error
+    if (free := shutil.disk_usage(draft).free) < bytes_:
+        draft.rmdir()
+        raise OSError(
+            f"{path} needs about {bytes_:,} bytes, and {free:,} are free on its disk: make room, or choose another "
+            "run.root. Nothing was written over."
+        )
+    return draft
+
+
+def commit(draft: Path, path: Path, about: dict[str, Any] | None = None) -> None:
+    """Give a written folder its manifest and its name. One that was there before goes once the new one is in place."""
+    files = {file.name: {"sha256": _synced(file), "bytes": file.stat().st_size} for file in sorted(draft.iterdir())}
+    manifest = draft / MANIFEST
+    manifest.write_text(json.dumps({**(about or {}), "files": files}, indent=2) + "\n", encoding="utf-8")
+    for written in (manifest, draft):
+        _sync(written)
+    old = None
+    if path.exists():
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=DRAFT))
+        path.rename(old / path.name)
+    draft.rename(path)
+    _sync(path.parent)
+    if old:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """What the manifest of a folder says, after every file was read and found as it was written.
+
+    Raises:
+        ValueError: no manifest, a file that lacks, is too many or has changed.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = {name: (entry["sha256"], entry["bytes"]) for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: its {MANIFEST} cannot be read ({error}).") from error
+    found = {file.name for file in path.iterdir()} - {MANIFEST}
+    if found != set(files):
+        lacking, extra = sorted(set(files) - found), sorted(found - set(files))
+        raise ValueError(f"{path} is damaged: files lacking {lacking}, too many {extra}.")
+    for name, (digest, size) in files.items():
+        if (path / name).stat().st_size != size or _hash(path / name) != digest:
+            raise ValueError(f"{path} is damaged: {name} is not what was written.")
+    return manifest
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half written."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _synced(path: Path) -> str:
+    _sync(path)
+    return _hash(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
