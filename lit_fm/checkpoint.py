@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from lit_fm import durable
+
 
 def newest(run: Path) -> Path:
     """The checkpoint of a run with the most steps.
@@ -15,12 +17,29 @@ def newest(run: Path) -> Path:
     """
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"--run {run}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
-    found = {
-        int(step[1]): path for path in run.glob("checkpoints/*.ckpt") if (step := re.search(r"step=(\d+)", path.name))
-    }
+    found, damaged = newest_verified(run)
     if not found:
-        raise FileNotFoundError(f"--run {run}: this run has no checkpoint yet.")
-    return found[max(found)]
+        raise FileNotFoundError(f"--run {run}: this run has no checkpoint {'that is whole' if damaged else 'yet'}.")
+    return found
+
+
+def by_step(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by their step, rising."""
+    found = {int(step[1]): path for path in folder.glob("*.ckpt") if (step := re.fullmatch(r"step=(\d+)", path.stem))}
+    return dict(sorted(found.items()))
+
+
+def newest_verified(run: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a run with the most steps that is as it was written, and what is wrong with those beyond it."""
+    damaged = []
+    for path in reversed(by_step(run / "checkpoints").values()):
+        try:
+            durable.verify(path)
+        except (ValueError, OSError) as error:
+            damaged.append(f"Skipped: {error}")
+        else:
+            return path, damaged
+    return None, damaged
 
 
 def learnable_names(module: nn.Module) -> set[str]:

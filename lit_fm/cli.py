@@ -158,7 +158,7 @@ def _named(args: list[str], function: Any) -> list[str]:
 
 def run_trainer(verb: str, args: list[str]) -> None:
     """One of Lightning's verbs."""
-    name, args = _expand(args)
+    name, args = _expand(args, verb)
     sys.argv = [sys.argv[0], verb, *args]
     from lit_fm.trainer_cli import run
 
@@ -178,7 +178,7 @@ def look_at_data(args: list[str]) -> None:
     look(args[0], rest, name)
 
 
-def _expand(args: list[str]) -> tuple[str, list[str]]:
+def _expand(args: list[str], verb: str = "") -> tuple[str, list[str]]:
     """Names of configs as paths, before all options, which overlay them; `--run DIR` as its config and newest checkpoint.
 
     Also the name of the first config.
@@ -197,7 +197,7 @@ def _expand(args: list[str]) -> tuple[str, list[str]]:
             options += [key, str(find_config(value)) if value.endswith(".yaml") else value]
             continue
         if key == "--run":
-            configs += _run_arguments(Path(value))
+            configs += _run_arguments(Path(value), verb)
         else:
             path = find_config(value)
             name = name or path.stem
@@ -219,7 +219,7 @@ def find_config(name: str) -> Path:
     raise FileNotFoundError(f"no config {name!r}, neither as a path nor in configs/: {did_you_mean(name, known)}")
 
 
-def _run_arguments(folder: Path) -> list[str]:
+def _run_arguments(folder: Path, verb: str) -> list[str]:
     from lit_fm.checkpoint import newest
 
     checkpoint = newest(folder)
@@ -228,9 +228,10 @@ def _run_arguments(folder: Path) -> list[str]:
         str(folder / "config.yaml"),
         "--run.folder",
         str(folder),
-        "--ckpt_path",
-        str(checkpoint),
     ]
+    if verb == "fit":  # the run goes on, and chooses its checkpoint itself
+        return args
+    args += ["--ckpt_path", str(checkpoint)]
     for labels in folder.glob("*/labels.json"):  # the classes that the head was trained for, whatever the data is now
         args += ["--model.labels", labels.read_text(encoding="utf-8").strip()]
     return args

@@ -10,24 +10,32 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_fm import durable, randomness, resume
+from lit_fm.data.base import ObjectiveData
+from lit_fm.keep import Keep
+from lit_fm.position import position_of, take_position
 from lit_fm.provenance import peak_memory, provenance
 from lit_fm.screen import console, learnable, show_data, show_learnable, show_summary
 from lit_fm.track import Guarded, Tracker, loggers
 
 
 class Run(L.Callback):
-    """One run and its folder, `ROOT/NAME/NNN`; a new number each time, so that nothing is overwritten.
+    """One run and its folder, `ROOT/NAME/NNN`; a new number for each run, so that nothing is overwritten.
 
     Args:
         root: the folder of all runs.
         name: of this kind of run; the name of the first config where nothing is said.
         tracker: beside the local files. `wandb` goes offline by itself where nobody is logged in.
         project: what the tracker files the run under.
+        resume: `auto` goes on with the newest run of this name and these settings that did not end; `required` does so or
+            stops with an error, and takes changed settings where the steps made remain what they were; `never` begins anew.
         save_every: a checkpoint after so many optimizer steps, besides the one at the end of each epoch.
-        folder: an existing run to validate, test or predict with (`--run` sets it).
+        keep: how many checkpoints stay, the newest.
+        save_in_background: checkpoints are copied in memory, and written while training goes on.
+        stop_after: seconds of training, then the run saves and exits with code 75: the same command goes on.
+        folder: an existing run to go on with, validate, test or predict with (`--run` sets it).
     """
 
     def __init__(
@@ -36,13 +44,22 @@ class Run(L.Callback):
         name: str = "run",
         tracker: Tracker = "wandb",
         project: str = "lit_fm",
+        resume: resume.Resume = "auto",
         save_every: int | None = None,
+        keep: int = 2,
+        save_in_background: bool = False,
+        stop_after: float | None = None,
         folder: str | None = None,
     ) -> None:
         if save_every is not None and save_every < 1:
             raise ValueError(f"run.save_every is {save_every}: raise it.")
+        if keep < 2:
+            raise ValueError(f"run.keep is {keep}: of fewer than 2 checkpoints none may be whole, raise it.")
         self.root, self.name, self.tracker, self.project = root, name, tracker, project
-        self.save_every, self.existing = save_every, folder
+        self.resume, self.save_in_background, self.existing = resume, save_in_background, folder
+        self.keep = Keep(save_every, keep, stop_after)
+        self.checkpoint: Path | None = None
+        self.settled = False
         self.folder = Path(folder) if folder else Path(root, name)
         self.made: list[Path] = []  # folders that this process made
         self.begun = False
@@ -52,17 +69,32 @@ class Run(L.Callback):
     def open(self, verb: str, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
         self.config, self.score = config, score
-        if self.existing:
-            if verb == "fit":
-                raise ValueError(f"fit makes a new run: give --config {self.existing}/config.yaml instead of --run.")
+        if self.existing and verb != "fit":
             return [], []
-        first = getattr(rank_zero_only, "rank", 0) == 0
-        if first:
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return [], [self.keep]
+        if verb == "fit":
+            self._choose(config)
+        else:
             self._make_folder()
             (self.folder / "config.yaml").write_text(config)
-        keep = [self._checkpoints()]
-        keep += [self._checkpoints(every_n_train_steps=self.save_every)] if self.save_every else []
-        return loggers(self.tracker, self.folder, self.project, given_logger) if first else [], keep
+        return loggers(self.tracker, self.folder, self.project, given_logger), [self.keep]
+
+    def _choose(self, config: str) -> None:
+        """Go on with a run, or make a new folder; say which."""
+        existing = Path(self.existing) if self.existing else None
+        choice = resume.choose(Path(self.root, self.name), existing, self.resume, config)
+        for line in choice.why:
+            console.print(line)
+        self.checkpoint = choice.checkpoint
+        if choice.folder is None:
+            self._make_folder()
+        else:
+            self.folder = choice.folder
+            _keep_old(self.folder / "config.yaml", config)
+            durable.sweep(self.folder / "checkpoints")
+        (self.folder / "config.yaml").write_text(config)
+        self._lock = resume.Lock(self.folder)
 
     def _make_folder(self) -> None:
         for parent in (Path(self.root), Path(self.root, self.name)):
@@ -73,22 +105,58 @@ class Run(L.Callback):
         self.made.append(self.folder)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self.folder = trainer.strategy.broadcast(self.folder)
-        if trainer.is_global_zero and not self.made and not self.existing:
+        chosen = bool(self.made or self.existing or self.checkpoint)
+        self.folder, self.checkpoint = trainer.strategy.broadcast((self.folder, self.checkpoint))
+        self.settled, self.keep.folder = True, self.folder / "checkpoints"
+        if trainer.is_global_zero and not chosen:
             raise ValueError(
                 "RANK, LOCAL_RANK or SLURM_PROCID says that this process is one of several, but it runs alone: unset them."
             )
 
-    def _checkpoints(self, **when: Any) -> ModelCheckpoint:
-        when = when or {"every_n_epochs": 1, "save_on_train_epoch_end": True}
-        return ModelCheckpoint(self.folder / "checkpoints", "{step}", monitor="step", mode="max", save_top_k=2, **when)
+    def __bool__(self) -> bool:
+        """As the trainer's path of a checkpoint: whether there is one, which is known once all ranks were told."""
+        return not self.settled or self.checkpoint is not None
+
+    def __fspath__(self) -> str:
+        return str(self.checkpoint)
+
+    __str__ = __fspath__
+
+    # What a checkpoint holds of the run.
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": time.perf_counter() - self.started}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.started -= state["seconds"]
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        states: list[Any] = [None] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(states, randomness.collect())
+        else:
+            states = [randomness.collect()]
+        checkpoint["random_states"] = states
+        checkpoint["position"] = position_of(trainer, checkpoint)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        if isinstance(trainer.datamodule, ObjectiveData) and "position" in checkpoint:
+            take_position(trainer, checkpoint)
+        states = checkpoint.get("random_states", [])
+        self._random_state = states[trainer.global_rank] if len(states) == trainer.world_size else None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if state := getattr(self, "_random_state", None):
+            randomness.restore(state)
 
     # Fit.
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         pl_module.check()  # before the first score
         if trainer.is_global_zero:
-            _write_json(self.folder / "run.json", provenance(trainer))
+            _write_json(free(self.folder / "run.json"), provenance(trainer))
             for logger in trainer.loggers:
                 logger.log_hyperparams(yaml.safe_load(self.config))
             console.print(f"Run folder: {self.folder}")
@@ -104,6 +172,8 @@ class Run(L.Callback):
         export = self.folder / pl_module.adaptation.exports_as
         pl_module.export(export)
         summary = self._summary(trainer, pl_module)
+        if (path := self.folder / "summary.json").exists():  # the run was extended
+            _keep_old(path)
         _write_json(self.folder / "summary.json", summary)
         rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
         for logger in trainer.loggers:
@@ -203,6 +273,12 @@ def free(path: Path) -> Path:
         number += 1
         untaken = path.with_stem(f"{path.stem}-{number}")
     return untaken
+
+
+def _keep_old(path: Path, new: str | None = None) -> None:
+    """Put a file aside under the next free name, unless the new one is the same."""
+    if path.exists() and path.read_text(encoding="utf-8") != new:
+        path.rename(free(path.with_stem(f"{path.stem}-old")))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

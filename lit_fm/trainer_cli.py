@@ -7,7 +7,9 @@ import lightning as L
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
+from lit_fm.checkpoint_io import VerifiedCheckpointIO
 from lit_fm.cli import fail
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.corpus import TextCorpus
@@ -100,6 +102,10 @@ class CLI(LightningCLI):
         if trainer.get("enable_progress_bar") is not False:
             trainer["enable_progress_bar"] = False  # Lightning's own
             checkpoints = [Steps(), *checkpoints]
+        given = trainer.get("plugins") or []
+        writer: Any = VerifiedCheckpointIO()
+        writer = AsyncCheckpointIO(writer) if run.save_in_background else writer
+        trainer["plugins"] = [*(given if isinstance(given, list) else [given]), writer]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), Neighbours(run.folder), *checkpoints]
         root = trainer.get("default_root_dir") or str(run.folder)
         try:
@@ -107,6 +113,12 @@ class CLI(LightningCLI):
         except Exception:
             run.discard(loggers)
             raise
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "fit" and not kwargs.get("ckpt_path"):
+            kwargs["ckpt_path"] = self._get(self.config_init, "run")
+        return {**kwargs, "weights_only": True}
 
 
 class Look(CLI):

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from lit_fm.data.batches import Batches
@@ -73,6 +74,16 @@ class ObjectiveData(L.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         trainer: Any = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch that training is in, and how many of its batches are done, as the trainer counts."""
+        loop: Any = getattr(self.trainer, "fit_loop", None)
+        if loop is None:
+            return 0, 0
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        if epochs.ready == epochs.processed:  # between two epochs
+            return epochs.processed, 0
+        return (epochs.processed + 1, 0) if batches.is_last_batch else (epochs.processed, batches.current.ready)
 
     def metrics_of(self, task: str | None) -> list[str] | None:
         """What the answers of a task are measured by; the objective's own metric where nothing is said."""
@@ -167,7 +178,7 @@ class ObjectiveData(L.LightningDataModule):
         capacity = self.max_length if self.packing == "best-fit" else None
         plan = BatchPlan(
             self.items["train"].lengths(), self.batch_size, self.seed, True, *self._ranks, self.shares(), self.batch_tokens,
-            capacity,
+            capacity, getattr(self.trainer, "accumulate_grad_batches", 1), self._position(),
         )  # fmt: skip
         plan.set_epoch(epoch)
         return plan
@@ -216,7 +227,8 @@ class ObjectiveData(L.LightningDataModule):
         batches = Batches(items, self.objective, packing)
         # Forked workers read the objective where it is; sent to them, it would have to be pickled with its weights.
         more: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "fork"} if self.workers else {}
-        return DataLoader(batches, sampler=plan, batch_size=None, num_workers=self.workers, **more)
+        own = torch.Generator()  # a loader draws a number when it begins: not from the state that dropout draws from
+        return DataLoader(batches, sampler=plan, batch_size=None, num_workers=self.workers, generator=own, **more)
 
     def loaders(self, split: str) -> list[Any]:
         """One for each part, each example once and in order."""
@@ -227,7 +239,7 @@ class ObjectiveData(L.LightningDataModule):
         ]
 
     def train_dataloader(self) -> Any:
-        plan = self.plan(getattr(self.trainer, "current_epoch", 0))
+        plan = self.plan(self._position()[0])
         return self._loader(self.items["train"], plan, self.packing)
 
     def val_dataloader(self) -> Any:

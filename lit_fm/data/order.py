@@ -28,9 +28,9 @@ class Deal(NamedTuple):
 class BatchPlan(Sampler[Deal]):
     """The batches of one rank.
 
-    Examples of like length share a batch, so that little is padding; the batches come in random order. A global batch of
-    `batch_size * world` rows is dealt out, so the examples of an optimizer step are the same on any number of ranks. A rank
-    that is dealt nothing in the last one gets an empty list.
+    Examples of like length share a batch, so that little is padding; the batches come in random order. The rows of an
+    optimizer step, `batch_size * world * window` of them, are drawn together and then dealt out: they are the same for any
+    number of ranks and micro-batches with this product. A rank that is dealt nothing in the last batch gets an empty list.
 
     Args:
         lengths: of the examples, in tokens.
@@ -39,6 +39,8 @@ class BatchPlan(Sampler[Deal]):
         shares: which examples an epoch takes; all of them where nothing is said.
         tokens: instead of `batch_size`: so many tokens with their padding in a micro-batch of one rank, at most.
         capacity: examples are packed in rows of so many tokens.
+        window: micro-batches in an optimizer step.
+        start: an epoch, and how many of its batches were trained on already.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class BatchPlan(Sampler[Deal]):
         shares: Shares | None = None,
         tokens: int | None = None,
         capacity: int | None = None,
+        window: int = 1,
+        start: tuple[int, int] = (0, 0),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}, expected at least 1: raise it.")
@@ -59,7 +63,7 @@ class BatchPlan(Sampler[Deal]):
         if tokens is not None and tokens < longest:
             raise ValueError(f"data.batch_tokens is {tokens}, but a row has up to {longest}: raise it.")
         self.lengths, self.batch_size, self.seed, self.shuffle = lengths, batch_size, seed, shuffle
-        self.rank, self.world, self.epoch = rank, world, 0
+        self.rank, self.world, self.window, self.start, self.epoch = rank, world, window, start, start[0]
         self.shares = shares or Shares([len(lengths)], None, seed)
         self.tokens, self.capacity = tokens, capacity
         self._planned: tuple[int, list[list[list[int]]]] = (-1, [])
@@ -90,18 +94,22 @@ class BatchPlan(Sampler[Deal]):
         size = self.batch_size * self.world
         if not self.shuffle:
             return _chunks([[i] for i in range(len(self.lengths))], size)
+        of_step = size * self.window
         rng, order = np.random.default_rng([self.seed, self.epoch]), self.shares.draw(self.epoch)
         if self.capacity:
             rows = best_fit(order.tolist(), self.lengths.tolist(), self.capacity)
             size = self.world * (self.tokens // self.capacity) if self.tokens else size
-            return _chunks([rows[i] for i in rng.permutation(len(rows))], size)
+            return _chunks(
+                [rows[i] for i in rng.permutation(len(rows))], size
+            )  # a step's are the next `window` of them
         # Sorting within a pool, not over all, keeps batches different from epoch to epoch.
-        pool = 50 * (self.world * max(1, self.tokens // int(self.lengths.mean() + 1)) if self.tokens else size)
+        pool = 50 * (self.world * max(1, self.tokens // int(self.lengths.mean() + 1)) if self.tokens else of_step)
         order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in _chunks(order, pool)])
-        batches = self._by_tokens(order, self.tokens) if self.tokens else _chunks(order, size)
-        full = len(batches) if self.tokens else len(order) // size
-        order_of = [*rng.permutation(full), *range(full, len(batches))]
-        return [[[number] for number in batches[i].tolist()] for i in order_of]
+        batches = self._by_tokens(order, self.tokens) if self.tokens else _chunks(order, of_step)
+        full = len(batches) if self.tokens else len(order) // of_step
+        drawn = [batches[i].tolist() for i in (*rng.permutation(full), *range(full, len(batches)))]
+        dealt = drawn if self.tokens else [part for batch in drawn for part in _chunks(batch, size)]
+        return [[[number] for number in batch] for batch in dealt]
 
     def _by_tokens(self, order: np.ndarray, most: int) -> list[np.ndarray]:
         """Cuts an order where the next example would make a rank's rows, padded to the longest, too large."""
@@ -115,7 +123,8 @@ class BatchPlan(Sampler[Deal]):
 
     def __iter__(self) -> Iterator[Deal]:
         draw = (self.seed, self.epoch) if self.shuffle else None
-        for batch in self.global_batches():
+        trained = self.start[1] if self.epoch == self.start[0] else 0
+        for batch in self.global_batches()[trained:]:
             yield Deal(batch[self.rank :: self.world], draw)
 
     def batch_tokens(self) -> np.ndarray:

@@ -87,7 +87,15 @@ class Score(L.Callback):
         self.scored = [{key: row[key] for key in ("prompt", "prediction", "answer")} for row in rows]
         return _by_task({task: _found(objective, part, asked[task]) for task, part in _tasks(rows).items()})
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.before = state["before"]
+
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.before:  # of a run that goes on
+            return
         self.before = self.measure(trainer, pl_module)
         if self.before and trainer.is_global_zero:
             console.print(f"Before training, on the test split: {', '.join(written(self.before))}.")

@@ -243,8 +243,10 @@ class Objective(Training, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.keep_learnable(self, checkpoint)
         checkpoint["adaptation"] = self.adaptation.state(self.network)
+        checkpoint["noise"] = self._noise
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.check_learnable(self, checkpoint)
+        self._noise = checkpoint.get("noise", self._noise)
         if state := checkpoint.get("adaptation"):
             self.adaptation.load_state(self.network, state)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lit_fm.adapt import Adaptation
 from lit_fm.optim import Schedule, decay_groups
+from lit_fm.randomness import seed_step
+from lit_fm.signals import WISHES, Wishes
 
 Batch = dict[str, Any]
 
@@ -30,6 +32,9 @@ class Training(L.LightningModule, ABC):
         self._window_loss: list[Tensor] = []
         self._window_targets = self._window_tokens = 0
         self._scale = 0.0
+        self._noise = torch.initial_seed()
+        self.wishes = Wishes()
+        self.asked = [0.0] * len(WISHES)
 
     @abstractmethod
     def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
@@ -57,12 +62,11 @@ class Training(L.LightningModule, ABC):
             )
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self._scale = scaler.get_scale() if scaler is not None else 0.0
-        if self.global_rank:  # the weights are the same on all ranks by now, what is dropped out must not be
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
         self._use_asked_rates()
         self.adaptation.begin(self.network, self.total_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        seed_step(self._noise, self.trainer.global_step, len(self._window_loss), self.global_rank)
         total, targets = self.token_losses(batch)
         self._window_loss.append(total.detach())
         self._window_targets += targets
@@ -79,9 +83,11 @@ class Training(L.LightningModule, ABC):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over all targets of the window; refuse a loss that is not finite."""
-        local = torch.stack([*self._window_loss, torch.tensor(float(self._window_targets), device=self.device)])
-        sums = torch.stack([local[:-1].sum(), local[-1]])
-        total, targets = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
+        local = torch.stack(self._window_loss).sum(dtype=exact)[None]
+        counts = torch.tensor([self._window_targets, *self.wishes.votes()], dtype=exact, device=self.device)
+        total, targets, *asked = self.trainer.strategy.reduce(torch.cat([local, counts]), reduce_op="sum")
+        self.asked = [float(vote) for vote in asked]
         mean = total / targets
         self.adaptation.before_step(self.network, self.trainer.global_step)
         # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
@@ -110,6 +116,10 @@ class Training(L.LightningModule, ABC):
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), gradient_clip_val, self._norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def agree(self, votes: list[float]) -> list[float]:
+        """The sums over all ranks."""
+        return self.trainer.strategy.reduce(torch.tensor(votes, device=self.device), reduce_op="sum").tolist()
 
     def on_validation_end(self) -> None:
         self._clock = time.perf_counter()

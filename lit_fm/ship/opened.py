@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lit_fm.checkpoint import newest
+from lit_fm.checkpoint_io import VerifiedCheckpointIO
 from lit_fm.evaluate.score import Score
 from lit_fm.objectives.base import Objective
 
@@ -36,6 +37,7 @@ def opened(run: str) -> tuple[Any, L.Trainer, Score]:
         enable_model_summary=False,
         use_distributed_sampler=False,
         devices=1,
+        plugins=[VerifiedCheckpointIO()],
         limit_val_batches=1,
         precision=(config.get("trainer") or {}).get("precision"),
     )

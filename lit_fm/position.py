@@ -1,0 +1,62 @@
+"""Where in its data a run is: kept with a checkpoint, and found again on another number of ranks."""
+
+from typing import Any
+
+from lit_fm.data.base import ObjectiveData
+
+
+def _layout(trainer: Any) -> dict[str, Any]:
+    """How the rows of an optimizer step are dealt: what steps are hangs on their number, and not on how it comes about."""
+    data, window = trainer.datamodule, trainer.accumulate_grad_batches
+    ranks = trainer.datamodule._ranks[1] * window
+    rows = None if data.batch_tokens else data.batch_size * ranks
+    return {
+        "rows": rows,
+        "tokens": data.batch_tokens and [data.batch_tokens, trainer.datamodule._ranks[1], window],
+        "window": window,
+    }
+
+
+def _contents(data: ObjectiveData) -> dict[str, Any]:
+    return {name: part.get("content") for name, part in data.report.items() if name.split(":")[0] == "train"}
+
+
+def position_of(trainer: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must hold to find its place again.
+
+    Training that ends amid an epoch is written down as such: the trainer would call the epoch done, and skip its rest.
+    """
+    loop, saved = trainer.fit_loop, checkpoint["loops"]["fit_loop"]
+    epochs, batches = saved["epoch_progress"], saved["epoch_loop.batch_progress"]
+    if epochs["current"]["processed"] == epochs["current"]["ready"] and not batches["is_last_batch"]:
+        for count in ("total", "current"):
+            epochs[count] = {**epochs[count], "processed": epochs[count]["processed"] - 1}
+    if not isinstance(trainer.datamodule, ObjectiveData):
+        return {}
+    return {**_layout(trainer), "contents": _contents(trainer.datamodule), "length": loop.max_batches}
+
+
+def take_position(trainer: Any, checkpoint: dict[str, Any]) -> None:
+    """Go on where the checkpoint was, in the micro-batches of this number of ranks.
+
+    Raises:
+        ValueError: the data is not what it was, or a step has another number of rows.
+    """
+    was, now, data = checkpoint["position"], _layout(trainer), trainer.datamodule
+    if was["contents"] != _contents(data):
+        raise ValueError(
+            "the training data is not what it was when the run stopped: put it back, or set run.resume never."
+        )
+    if any(was[key] != now[key] for key in ("rows", "tokens")):
+        raise ValueError(
+            f"an optimizer step of this run has {was['rows'] or was['tokens']} rows (data.batch_size x ranks x "
+            f"trainer.accumulate_grad_batches), now it would have {now['rows'] or now['tokens']}: set them so that the "
+            "product stays, or set run.resume never."
+        )
+    if was["window"] == now["window"]:
+        return
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    ready = batches["current"]["ready"]
+    found = len(data.plan()) if batches["is_last_batch"] else ready // was["window"] * now["window"]
+    for count in ("total", "current"):
+        batches[count] = {name: value + found - ready for name, value in batches[count].items()}

@@ -1,0 +1,186 @@
+"""Killed at any instant, the same command ends with the same weights, to the last bit."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+RUNS = {
+    "clm": "--config lora.yaml --data.packing best-fit --data.max_length 96 --data.batch_size 2 --data.rows 60",
+    "mlm": "--config cloze.yaml --model.adaptation adapt/full.yaml --data.batch_size 4 --data.rows 60",
+    "span": "--config pretrain/tiny-t5.yaml --model.from_scratch false --data.documents 60 --data.held_out 5 "
+    "--data.block_size 64 --data.batch_size 4",
+}
+COMMON = (
+    "--run.tracker none --score.examples 0 --trainer.max_steps {steps} --trainer.max_epochs 3 --run.save_every 2 "
+    "--trainer.limit_val_batches 2 --trainer.accumulate_grad_batches 2 --data.workers 2 "
+    "--trainer.val_check_interval 3 --trainer.enable_progress_bar false"
+)
+STEPS = 16
+
+
+def command(kind):
+    return f"fit {RUNS[kind]} {COMMON.format(steps=STEPS)}".split()
+
+
+def started(folder, arguments, hook=None):
+    """The program in a fork of this process, which has imported what it needs; the fork's number."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
+    try:
+        os.setsid()
+        os.chdir(folder)
+        sys.stdout = sys.stderr = Path("out.txt").open("a", buffering=1)  # noqa: SIM115
+        torch.set_num_threads(1)
+        if hook:
+            hook()
+        from lit_fm.cli import main
+
+        main(arguments)
+        os._exit(0)
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+def ended(child, kill_at=None, within=120.0):
+    """Waits for it, and yields while it is at work; its exit status; negative: the number of the signal that ended it."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if kill_at and time.monotonic() > kill_at:
+            os.kill(child, signal.SIGKILL)
+        yield
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError("it hangs")
+
+
+def finish(*tasks):
+    """Runs generators side by side, and gives what they return."""
+    found, waiting = {}, dict(enumerate(tasks))
+    while waiting:
+        for number, task in list(waiting.items()):
+            try:
+                next(task)
+            except StopIteration as end:
+                found[number] = end.value
+                del waiting[number]
+        time.sleep(0.005)
+    return [found[number] for number in range(len(tasks))]
+
+
+def outcome(folder):
+    """Weights, optimizer and schedule behind the last step, by their checkpoint, and what was measured on the way."""
+    (run,) = folder.glob("runs/*/001")
+    state = torch.load(run / "checkpoints" / f"step={STEPS}.ckpt" / "state.pt", weights_only=True)
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
+    return state["state_dict"], state["optimizer_states"][0]["state"], state["lr_schedulers"], losses
+
+
+def differs(one, other, where=""):
+    """Where two outcomes differ first; empty if they are equal to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return "" if torch.equal(one, other) else where
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return f"{where}: {set(one) ^ set(other)}"
+        return next(filter(None, (differs(one[key], other[key], f"{where}/{key}") for key in one)), "")
+    if isinstance(one, list | tuple):
+        return differs(dict(enumerate(one)), dict(enumerate(other)), where)
+    return "" if one == other else f"{where}: {one!r} {other!r}"
+
+
+def dies_within_a_checkpoint(number, share):
+    """In the `number`-th checkpoint of the process, behind this share of its bytes: killed between two of them."""
+
+    def hook():
+        written, real = [0], torch.save
+
+        def save(state, path):
+            written[0] += 1
+            whole = Path(f"{path}.whole")
+            real(state, whole if written[0] == number else path)
+            if written[0] < number:
+                return
+            content = whole.read_bytes()
+            whole.unlink()
+            with Path(path).open("wb") as file:
+                file.write(content[: int(len(content) * share)])
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save = save
+
+    return hook
+
+
+def straight(folder, kind):
+    """A run without a kill: its outcome, and the seconds that it took."""
+    folder.mkdir()
+    begun = time.monotonic()
+    code = yield from ended(started(folder, command(kind)))
+    assert code == 0, (folder / "out.txt").read_text()[-3000:]
+    return outcome(folder), time.monotonic() - begun
+
+
+def killed_again_and_again(folder, kind, seconds, kills, chance):
+    """The same command, killed and started again until it ends. `kills`: what happens to each start, until none is left."""
+    folder.mkdir()
+    died = []
+    while True:
+        within = kills.pop() if kills else None
+        hook = dies_within_a_checkpoint(chance.choice([1, 2]), chance.random()) if within else None
+        at = time.monotonic() + chance.uniform(0.1, 0.8) * seconds if within is False else None
+        code = yield from ended(started(folder, command(kind), hook), at)
+        assert code in (0, -signal.SIGKILL), (folder / "out.txt").read_text()[-3000:]
+        if code == 0:
+            return outcome(folder), died
+        died.append(within)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", list(RUNS))
+def test_runs_killed_at_any_instant_end_bit_equal(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("LIT_FM_CACHE", str(tmp_path / "cache"))
+    ((reference, seconds),) = finish(straight(tmp_path / "straight", kind))
+    chance, died, number = random.Random(kind), [], 0
+    while len(died) < 20 or sum(died) < 7:
+        number += 2
+        lanes = [[chance.random() < 0.4 for _ in range(4)] for _ in range(2)]
+        folders = [tmp_path / str(number + lane) for lane in range(2)]
+        tasks = [
+            killed_again_and_again(folder, kind, seconds, kills, random.Random(f"{kind}{folder.name}"))
+            for folder, kills in zip(folders, lanes, strict=True)
+        ]
+        for folder, (found, deaths) in zip(folders, finish(*tasks), strict=True):
+            assert differs(found, reference) == "", folder
+            died += deaths
+            shutil.rmtree(folder)
+    print(f"{kind}: {len(died)} runs killed, {sum(died)} of them within a checkpoint; {seconds:.1f} s without a kill")
+
+
+def test_a_run_killed_within_a_checkpoint_ends_bit_equal(tmp_path):
+    (reference, _), (found, died) = finish(
+        straight(tmp_path / "straight", "clm"),
+        killed_again_and_again(tmp_path / "killed", "clm", 0, [True, True], random.Random(0)),
+    )
+    assert died == [True, True]
+    assert differs(found, reference) == ""
+    assert "Going on with runs/lora/001" in (tmp_path / "killed" / "out.txt").read_text()
