@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         looks = {f"data {name}": text for name, text in LOOKS.items()}
+        looks["selftest resume"] = "is a killed run that goes on the run it was? selftest resume --config NAME"
         verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
         return
@@ -79,10 +80,14 @@ def main(argv: list[str] | None = None) -> None:
         guarded(run_function, verb, rest)
     elif verb in TRAINER_VERBS:
         guarded(run_trainer, verb, rest)
+    elif verb == "selftest":
+        guarded(selftest, rest)
     elif verb == "data":
         guarded(look_at_data, rest)
     else:
-        fail(f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, 'data'])}", code=2)
+        fail(
+            f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, 'data', 'selftest'])}", code=2
+        )
 
 
 def quiet() -> None:
@@ -97,6 +102,7 @@ def quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*is_gradient_checkpointing. is deprecated.*",
         ".*Position ids are not supported for parameter efficient tuning.*",
+        ".*ended before the epoch ended and your dataloader.*",  # ours goes on where it was
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", text)
@@ -176,6 +182,26 @@ def look_at_data(args: list[str]) -> None:
     from lit_fm.trainer_cli import look
 
     look(args[0], rest, name)
+
+
+def selftest(args: list[str]) -> None:
+    """Options of fit, besides how many steps, and behind which of them the kill comes."""
+    numbers = {"--steps": "6", "--at": "3"}
+    if args[:1] != ["resume"]:
+        fail("selftest: expected selftest resume --config NAME [--steps 6] [--at 3], and options of fit.", code=2)
+    rest: list[str] = []
+    words = iter(args[1:])
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in numbers:
+            numbers[key] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    if not all(number.isdigit() for number in numbers.values()):
+        fail(f"selftest: --steps {numbers['--steps']} and --at {numbers['--at']} must be numbers.", code=2)
+    from lit_fm.selftest import resume
+
+    resume(rest, int(numbers["--steps"]), int(numbers["--at"]))
 
 
 def _expand(args: list[str], verb: str = "") -> tuple[str, list[str]]:

@@ -71,6 +71,14 @@ def commit(draft: Path, path: Path, about: dict[str, Any] | None = None) -> None
         shutil.rmtree(old, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A small file, whole or not at all."""
+    draft = path.with_name(f"{DRAFT}{path.name}")
+    draft.write_text(text, encoding="utf-8")
+    _sync(draft)
+    draft.replace(path)
+
+
 def verify(path: Path) -> dict[str, Any]:
     """What the manifest of a folder says, after every file was read and found as it was written.
 

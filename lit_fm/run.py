@@ -59,7 +59,7 @@ class Run(L.Callback):
         self.resume, self.save_in_background, self.existing = resume, save_in_background, folder
         self.keep = Keep(save_every, keep, stop_after)
         self.checkpoint: Path | None = None
-        self.settled = False
+        self.opened = self.settled = False
         self.folder = Path(folder) if folder else Path(root, name)
         self.made: list[Path] = []  # folders that this process made
         self.begun = False
@@ -69,15 +69,16 @@ class Run(L.Callback):
     def open(self, verb: str, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
         self.config, self.score = config, score
+        self.opened = getattr(rank_zero_only, "rank", 0) == 0
         if self.existing and verb != "fit":
             return [], []
-        if getattr(rank_zero_only, "rank", 0) != 0:
+        if not self.opened:
             return [], [self.keep]
         if verb == "fit":
             self._choose(config)
         else:
             self._make_folder()
-            (self.folder / "config.yaml").write_text(config)
+            durable.write_text(self.folder / "config.yaml", config)
         return loggers(self.tracker, self.folder, self.project, given_logger), [self.keep]
 
     def _choose(self, config: str) -> None:
@@ -93,7 +94,7 @@ class Run(L.Callback):
             self.folder = choice.folder
             _keep_old(self.folder / "config.yaml", config)
             durable.sweep(self.folder / "checkpoints")
-        (self.folder / "config.yaml").write_text(config)
+        durable.write_text(self.folder / "config.yaml", config)
         self._lock = resume.Lock(self.folder)
 
     def _make_folder(self) -> None:
@@ -105,10 +106,9 @@ class Run(L.Callback):
         self.made.append(self.folder)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        chosen = bool(self.made or self.existing or self.checkpoint)
         self.folder, self.checkpoint = trainer.strategy.broadcast((self.folder, self.checkpoint))
         self.settled, self.keep.folder = True, self.folder / "checkpoints"
-        if trainer.is_global_zero and not chosen:
+        if trainer.is_global_zero and not self.opened:
             raise ValueError(
                 "RANK, LOCAL_RANK or SLURM_PROCID says that this process is one of several, but it runs alone: unset them."
             )
@@ -282,4 +282,4 @@ def _keep_old(path: Path, new: str | None = None) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    durable.write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -86,8 +86,8 @@ def finish(*tasks):
 
 def outcome(folder):
     """Weights, optimizer and schedule behind the last step, by their checkpoint, and what was measured on the way."""
-    (run,) = folder.glob("runs/*/001")
-    state = torch.load(run / "checkpoints" / f"step={STEPS}.ckpt" / "state.pt", weights_only=True)
+    (last,) = folder.glob(f"runs/*/*/checkpoints/step={STEPS}.ckpt")
+    run, state = last.parents[1], torch.load(last / "state.pt", weights_only=True)
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
     return state["state_dict"], state["optimizer_states"][0]["state"], state["lr_schedulers"], losses
