@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lit_fm.objectives.masked import MaskedLM as MaskedLM
     from lit_fm.objectives.span import SpanCorruption as SpanCorruption
     from lit_fm.objectives.tag import TokenClassification as TokenClassification
+    from lit_fm.sharded import Sharded as Sharded
 
 _ADAPTATIONS = ("Full", "Selective", "LoRA", "AdaLoRA", "Bottleneck", "SoftPrompt", "Prefix", "IA3", "Peft")
 _PUBLIC = {
@@ -45,6 +46,7 @@ _PUBLIC = {
     "InstructionData": "lit_fm.data.instruct",
     "Mixture": "lit_fm.data.mixture",
     "TextCorpus": "lit_fm.data.corpus",
+    "Sharded": "lit_fm.sharded",
 }
 __all__ = [
     "IA3",
@@ -63,6 +65,7 @@ __all__ = [
     "Prefix",
     "Selective",
     "SequenceClassification",
+    "Sharded",
     "SoftPrompt",
     "SpanCorruption",
     "TextCorpus",

@@ -11,9 +11,9 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch.utils._pytree import tree_leaves
 
-from lit_fm import durable
+from lit_fm import durable, shards
+from lit_fm.shards import STATE
 
-STATE = "state.pt"
 _ROOM = 1_000_000  # bytes besides the tensors
 
 
@@ -22,8 +22,11 @@ def size_of(state: Any) -> int:
     return sum(leaf.nbytes for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)) + _ROOM
 
 
-def read(path: Path | str, **how: Any) -> dict[str, Any]:
+def read(path: Path | str, target: shards.Target | None = None, **how: Any) -> dict[str, Any]:
     """A checkpoint that is as it was written, or a single file of plain Lightning.
+
+    Args:
+        target: what each tensor of one in shards is read into; all ranks then call this. Without it, whole tensors.
 
     Raises:
         ValueError: an address, a damaged folder, or a file that holds more than numbers and text.
@@ -34,11 +37,17 @@ def read(path: Path | str, **how: Any) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"checkpoint {path}: there is none.")
-    if path.is_dir():
+    if not path.is_dir():
+        return _load(path, **how)
+    if target:
+        shards.on_first(lambda: durable.verify(path))
+    else:
         durable.verify(path)
-        if not (path / STATE).is_file():
-            raise ValueError(f"checkpoint {path} was written in shards: read it as it was written, by lit_fm.Sharded.")
-        path = path / STATE
+    state = _load(path / STATE, **how)
+    return shards.read(path, state, target) if (path / shards.INDEX).is_file() else state
+
+
+def _load(path: Path, **how: Any) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, **how)
     except Exception as error:  # of pickle, zip, torch: a person cannot know which

@@ -81,6 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     elif verb in TRAINER_VERBS:
         guarded(run_trainer, verb, rest)
     elif verb == "selftest":
+        from lit_fm.selftest import selftest
+
         guarded(selftest, rest)
     elif verb == "data":
         guarded(look_at_data, rest)
@@ -127,7 +129,8 @@ def guarded(call: Any, *args: Any) -> None:
 
             fail(explain(str(error), None))  # it wraps what a constructor said
         named = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
-        trainers = type(error).__name__ == "MisconfigurationException"  # Lightning's word for a wrong setting
+        settings = "trainer/connectors" in frames[-1].filename and isinstance(error, ValueError)
+        trainers = settings or type(error).__name__ == "MisconfigurationException"  # Lightning's words for a wrong setting
         mendable = named or trainers or (ours and isinstance(error, ValueError | OSError))
         if os.environ.get("LIT_FM_DEBUG") or not mendable:
             raise
@@ -182,26 +185,6 @@ def look_at_data(args: list[str]) -> None:
     from lit_fm.trainer_cli import look
 
     look(args[0], rest, name)
-
-
-def selftest(args: list[str]) -> None:
-    """Options of fit, besides how many steps, and behind which of them the kill comes."""
-    numbers = {"--steps": "6", "--at": "3"}
-    if args[:1] != ["resume"]:
-        fail("selftest: expected selftest resume --config NAME [--steps 6] [--at 3], and options of fit.", code=2)
-    rest: list[str] = []
-    words = iter(args[1:])
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key in numbers:
-            numbers[key] = value if equals else next(words, "")
-        else:
-            rest.append(word)
-    if not all(number.isdigit() for number in numbers.values()):
-        fail(f"selftest: --steps {numbers['--steps']} and --at {numbers['--at']} must be numbers.", code=2)
-    from lit_fm.selftest import resume
-
-    resume(rest, int(numbers["--steps"]), int(numbers["--at"]))
 
 
 def _expand(args: list[str], verb: str = "") -> tuple[str, list[str]]:

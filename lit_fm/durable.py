@@ -54,9 +54,16 @@ def begin(path: Path, bytes_: int = 0) -> Path:
     return draft
 
 
-def commit(draft: Path, path: Path, about: dict[str, Any] | None = None) -> None:
-    """Give a written folder its manifest and its name. One that was there before goes once the new one is in place."""
-    files = {file.name: {"sha256": _synced(file), "bytes": file.stat().st_size} for file in sorted(draft.iterdir())}
+def commit(draft: Path, path: Path, about: dict[str, Any] | None = None, hashed: dict[str, str] | None = None) -> None:
+    """Give a written folder its manifest and its name. One that was there before goes once the new one is in place.
+
+    Args:
+        hashed: files that are synced and hashed already.
+    """
+    files = {}
+    for file in sorted(draft.iterdir()):
+        known = (hashed or {}).get(file.name) or _synced(file)
+        files[file.name] = {"sha256": known, "bytes": file.stat().st_size}
     manifest = draft / MANIFEST
     manifest.write_text(json.dumps({**(about or {}), "files": files}, indent=2) + "\n", encoding="utf-8")
     for written in (manifest, draft):
@@ -79,6 +86,26 @@ def write_text(path: Path, text: str) -> None:
     draft.replace(path)
 
 
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """The same, as JSON that a person can read."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def free(path: Path) -> Path:
+    """This path, or with a number behind its name when it is taken."""
+    number, untaken = 1, path
+    while untaken.exists():
+        number += 1
+        untaken = path.with_stem(f"{path.stem}-{number}")
+    return untaken
+
+
+def keep_old(path: Path, new: str | None = None) -> None:
+    """Copy a file to the next free name, unless the new one is the same."""
+    if path.exists() and path.read_text(encoding="utf-8") != new:
+        shutil.copy2(path, free(path.with_stem(f"{path.stem}-old")))
+
+
 def verify(path: Path) -> dict[str, Any]:
     """What the manifest of a folder says, after every file was read and found as it was written.
 
@@ -95,7 +122,7 @@ def verify(path: Path) -> dict[str, Any]:
         lacking, extra = sorted(set(files) - found), sorted(found - set(files))
         raise ValueError(f"{path} is damaged: files lacking {lacking}, too many {extra}.")
     for name, (digest, size) in files.items():
-        if (path / name).stat().st_size != size or _hash(path / name) != digest:
+        if (path / name).stat().st_size != size or digest(path / name) != digest:
             raise ValueError(f"{path} is damaged: {name} is not what was written.")
     return manifest
 
@@ -106,14 +133,15 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _hash(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _synced(path: Path) -> str:
     _sync(path)
-    return _hash(path)
+    return digest(path)
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lit_fm.gradients import mesh_of
+
 
 def adamw(params: Any) -> torch.optim.Optimizer:
     """What optimises where nothing is said."""
@@ -23,14 +25,15 @@ def decay_groups(network: nn.Module, rates: Mapping[str, float] | None = None) -
         rates: factors on the learning rate, by name; each has groups of its own, whose `factor` it is.
     """
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    groups: dict[tuple[float, bool], list[Any]] = {}
+    groups: dict[tuple[float, bool, str], list[Any]] = {}
     for name, p in network.named_parameters():
         if p.requires_grad:
             decays = p.ndim >= 2 and min(p.shape) > 1 and id(p) not in embeddings and "trainable_tokens" not in name
-            groups.setdefault(((rates or {}).get(name, 1.0), not decays), []).append(p)
+            mesh = str(mesh_of(p) or "")  # no one call may work on tensors over several meshes of ranks
+            groups.setdefault(((rates or {}).get(name, 1.0), not decays, mesh), []).append(p)
     return [
         {"params": learns, "factor": factor, **({"weight_decay": 0.0} if still else {})}
-        for (factor, still), learns in sorted(groups.items(), key=lambda item: (abs(log(item[0][0])), item[0]))
+        for (factor, still, _), learns in sorted(groups.items(), key=lambda item: (abs(log(item[0][0])), item[0]))
     ]
 
 

@@ -1,6 +1,5 @@
-"""The run: a folder with the resolved config, provenance, metrics, checkpoints, the export, and a summary of it all."""
+"""The run: a folder with the resolved config, provenance, metrics and checkpoints; which one it is, and how it goes on."""
 
-import json
 import shutil
 import time
 from contextlib import suppress
@@ -14,11 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_fm import durable, randomness, resume
 from lit_fm.data.base import ObjectiveData
+from lit_fm.durable import free, keep_old, write_json
 from lit_fm.keep import Keep
 from lit_fm.position import position_of, take_position
-from lit_fm.provenance import peak_memory, provenance
-from lit_fm.screen import console, learnable, show_data, show_learnable, show_summary
-from lit_fm.track import Guarded, Tracker, loggers
+from lit_fm.provenance import provenance
+from lit_fm.screen import console, show_data, show_learnable
+from lit_fm.track import Tracker, loggers
 
 
 class Run(L.Callback):
@@ -64,11 +64,10 @@ class Run(L.Callback):
         self.made: list[Path] = []  # folders that this process made
         self.begun = False
         self.started = time.perf_counter()
-        self.predictions: list[dict] = []
 
-    def open(self, verb: str, config: str, given_logger: Any, score: Any) -> tuple[list[Any], list[Any]]:
+    def open(self, verb: str, config: str, given_logger: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
-        self.config, self.score = config, score
+        self.config = config
         self.opened = getattr(rank_zero_only, "rank", 0) == 0
         if self.existing and verb != "fit":
             return [], []
@@ -92,7 +91,7 @@ class Run(L.Callback):
             self._make_folder()
         else:
             self.folder = choice.folder
-            _keep_old(self.folder / "config.yaml", config)
+            keep_old(self.folder / "config.yaml", config)
             durable.sweep(self.folder / "checkpoints")
         durable.write_text(self.folder / "config.yaml", config)
         self._lock = resume.Lock(self.folder)
@@ -156,7 +155,7 @@ class Run(L.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         pl_module.check()  # before the first score
         if trainer.is_global_zero:
-            _write_json(free(self.folder / "run.json"), provenance(trainer))
+            write_json(free(self.folder / "run.json"), provenance(trainer))
             for logger in trainer.loggers:
                 logger.log_hyperparams(yaml.safe_load(self.config))
             console.print(f"Run folder: {self.folder}")
@@ -165,40 +164,6 @@ class Run(L.Callback):
             if text := pl_module.about():
                 console.print(text)
         self.begun = True
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.is_global_zero:
-            return
-        export = self.folder / pl_module.adaptation.exports_as
-        pl_module.export(export)
-        summary = self._summary(trainer, pl_module)
-        if (path := self.folder / "summary.json").exists():  # the run was extended
-            _keep_old(path)
-        _write_json(self.folder / "summary.json", summary)
-        rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
-        for logger in trainer.loggers:
-            if isinstance(logger, Guarded) and rows:
-                logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
-                logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
-        show_summary(self.folder, summary, pl_module.writes)
-
-    def _summary(self, trainer: Any, objective: Any) -> dict[str, Any]:
-        score = self.score
-        scored = {_key(name): value for name, value in score.after.items()}
-        scored |= {f"{_key(name)}_before": value for name, value in score.before.items() if name in score.after}
-        if score.scored:
-            scored |= {"scored_examples": len(score.scored), "test_examples": score.of}
-        losses = {_key(k): float(v) for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
-        return {
-            **scored,
-            **losses,
-            "seconds": round(time.perf_counter() - self.started, 2),
-            "peak_memory_bytes": peak_memory(),
-            "learnable_parameters": learnable(objective.network)[0],
-            "optimizer_steps": trainer.global_step,
-            "measured": list(score.after),
-            "generations": score.scored[:5],
-        }
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if not self.begun:
@@ -215,43 +180,6 @@ class Run(L.Callback):
             with suppress(OSError):  # another run is in it
                 parent.rmdir()
 
-    # Validate, test and predict.
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.state.fn == "validate":
-            self._report(trainer, "validate.json")
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if stage == "test" and trainer.state.status == "running":
-            self._report(trainer, "test.json")
-
-    def _report(self, trainer: Any, name: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        found = {_key(k): float(v) for k, v in trainer.callback_metrics.items()}
-        found |= {_key(k): v for k, v in self.score.after.items()}
-        _write_json(path := free(self.folder / name), found)
-        console.print("  ".join(f"{key} {value:.4f}" for key, value in found.items()), f"Written to {path}", sep="\n")
-
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-        self.predictions += outputs
-
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        rows = self.predictions
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, rows)
-            rows = [row for part in parts for row in part]
-        if trainer.is_global_zero:
-            path = free(self.folder / "predictions.jsonl")
-            lines = (json.dumps(row, ensure_ascii=False) for row in sorted(rows, key=lambda row: row["row"]))
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            console.print(f"{len(rows)} predictions written to {path}")
-
-
-def _key(metric: str) -> str:
-    return metric.replace("/", "_")
-
 
 def _numbered(parent: Path) -> Path:
     """A new folder with the next free number. Making it is what reserves it."""
@@ -264,22 +192,3 @@ def _numbered(parent: Path) -> Path:
             return parent / f"{number:03d}"
         except FileExistsError:
             continue
-
-
-def free(path: Path) -> Path:
-    """This path, or with a number behind its name when it is taken."""
-    number, untaken = 1, path
-    while untaken.exists():
-        number += 1
-        untaken = path.with_stem(f"{path.stem}-{number}")
-    return untaken
-
-
-def _keep_old(path: Path, new: str | None = None) -> None:
-    """Put a file aside under the next free name, unless the new one is the same."""
-    if path.exists() and path.read_text(encoding="utf-8") != new:
-        path.rename(free(path.with_stem(f"{path.stem}-old")))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    durable.write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

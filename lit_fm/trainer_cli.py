@@ -27,6 +27,7 @@ from lit_fm.objectives.denoise import Denoising
 from lit_fm.objectives.masked import MaskedLM
 from lit_fm.objectives.span import SpanCorruption
 from lit_fm.objectives.tag import TokenClassification
+from lit_fm.results import Results
 from lit_fm.run import Run
 from lit_fm.screen import Steps
 
@@ -97,7 +98,7 @@ class CLI(LightningCLI):
             )
         text = self._parser(self.verb).dump(self.config[self.verb], skip_none=False)
         score = self._get(self.config_init, "score")
-        loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"), score)
+        loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"))
         checkpoints = [] if trainer.get("enable_checkpointing") is False else checkpoints
         if trainer.get("enable_progress_bar") is not False:
             trainer["enable_progress_bar"] = False  # Lightning's own
@@ -106,7 +107,12 @@ class CLI(LightningCLI):
         writer: Any = VerifiedCheckpointIO()
         writer = AsyncCheckpointIO(writer) if run.save_in_background else writer
         trainer["plugins"] = [*(given if isinstance(given, list) else [given]), writer]
-        trainer["callbacks"] = [*(trainer.get("callbacks") or []), Neighbours(run.folder), *checkpoints]
+        trainer["callbacks"] = [
+            *(trainer.get("callbacks") or []),
+            Neighbours(run.folder),
+            Results(run, score),
+            *checkpoints,
+        ]
         root = trainer.get("default_root_dir") or str(run.folder)
         try:
             return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)

@@ -1,16 +1,15 @@
 """Killed at any instant, the same command ends with the same weights, to the last bit."""
 
-import json
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forks import differs, ended, finish, outcome, started
 
 RUNS = {
     "clm": "--config lora.yaml --data.packing best-fit --data.max_length 96 --data.batch_size 2 --data.rows 60",
@@ -28,82 +27,6 @@ STEPS = 16
 
 def command(kind):
     return f"fit {RUNS[kind]} {COMMON.format(steps=STEPS)}".split()
-
-
-def started(folder, arguments, hook=None):
-    """The program in a fork of this process, which has imported what it needs; the fork's number."""
-    sys.stdout.flush()
-    if child := os.fork():
-        return child
-    try:
-        os.setsid()
-        os.chdir(folder)
-        sys.stdout = sys.stderr = Path("out.txt").open("a", buffering=1)  # noqa: SIM115
-        torch.set_num_threads(1)
-        if hook:
-            hook()
-        from lit_fm.cli import main
-
-        main(arguments)
-        os._exit(0)
-    except SystemExit as end:
-        os._exit(end.code if isinstance(end.code, int) else 1)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        os._exit(1)
-
-
-def ended(child, kill_at=None, within=120.0):
-    """Waits for it, and yields while it is at work; its exit status; negative: the number of the signal that ended it."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if kill_at and time.monotonic() > kill_at:
-            os.kill(child, signal.SIGKILL)
-        yield
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("it hangs")
-
-
-def finish(*tasks):
-    """Runs generators side by side, and gives what they return."""
-    found, waiting = {}, dict(enumerate(tasks))
-    while waiting:
-        for number, task in list(waiting.items()):
-            try:
-                next(task)
-            except StopIteration as end:
-                found[number] = end.value
-                del waiting[number]
-        time.sleep(0.005)
-    return [found[number] for number in range(len(tasks))]
-
-
-def outcome(folder):
-    """Weights, optimizer and schedule behind the last step, by their checkpoint, and what was measured on the way."""
-    (last,) = folder.glob(f"runs/*/*/checkpoints/step={STEPS}.ckpt")
-    run, state = last.parents[1], torch.load(last / "state.pt", weights_only=True)
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
-    return state["state_dict"], state["optimizer_states"][0]["state"], state["lr_schedulers"], losses
-
-
-def differs(one, other, where=""):
-    """Where two outcomes differ first; empty if they are equal to the last bit."""
-    if isinstance(one, torch.Tensor):
-        return "" if torch.equal(one, other) else where
-    if isinstance(one, dict):
-        if one.keys() != other.keys():
-            return f"{where}: {set(one) ^ set(other)}"
-        return next(filter(None, (differs(one[key], other[key], f"{where}/{key}") for key in one)), "")
-    if isinstance(one, list | tuple):
-        return differs(dict(enumerate(one)), dict(enumerate(other)), where)
-    return "" if one == other else f"{where}: {one!r} {other!r}"
 
 
 def dies_within_a_checkpoint(number, share):
@@ -136,7 +59,7 @@ def straight(folder, kind):
     begun = time.monotonic()
     code = yield from ended(started(folder, command(kind)))
     assert code == 0, (folder / "out.txt").read_text()[-3000:]
-    return outcome(folder), time.monotonic() - begun
+    return outcome(folder, STEPS), time.monotonic() - begun
 
 
 def killed_again_and_again(folder, kind, seconds, kills, chance):
@@ -150,7 +73,7 @@ def killed_again_and_again(folder, kind, seconds, kills, chance):
         code = yield from ended(started(folder, command(kind), hook), at)
         assert code in (0, -signal.SIGKILL), (folder / "out.txt").read_text()[-3000:]
         if code == 0:
-            return outcome(folder), died
+            return outcome(folder, STEPS), died
         died.append(within)
 
 

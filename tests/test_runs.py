@@ -11,6 +11,7 @@ import yaml
 from conftest import QUICK, ROOT, SHARED, command
 from safetensors.torch import load_file
 
+from lit_fm.checkpoint_io import read
 from lit_fm.track import Guarded, LocalMetrics
 
 FIT = ["fit", "--config", "lora.yaml", *QUICK, "--trainer.max_steps", "4"]
@@ -74,11 +75,11 @@ def test_a_checkpoint_holds_what_learns_and_nothing_frozen(lit, in_tmp):
     assert lit(*FIT).code == 0
     run = in_tmp / "runs" / "lora" / "001"
     [checkpoint] = (run / "checkpoints").glob("*.ckpt")
-    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    state = read(checkpoint)["state_dict"]
     assert sum(t.numel() for t in state.values()) == summary(run)["learnable_parameters"]
     assert all("lora_" in name for name in state)
     learnt_bytes = 4 * summary(run)["learnable_parameters"]
-    assert checkpoint.stat().st_size < 3.5 * learnt_bytes  # with AdamW's two moments
+    assert sum(file.stat().st_size for file in checkpoint.iterdir()) < 3.1 * learnt_bytes  # with AdamW's two moments
 
 
 def test_validate_test_and_predict_work_from_a_run(lit, in_tmp):
@@ -103,16 +104,6 @@ def test_validate_test_and_predict_work_from_a_run(lit, in_tmp):
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert [row["prompt"].split()[1] for row in rows] == ["3", "2", "1"]
     assert all(isinstance(row["prediction"], str) for row in rows)
-
-
-def test_fit_never_writes_into_an_existing_run(lit, in_tmp):
-    assert lit(*FIT).code == 0
-    run = in_tmp / "runs" / "lora" / "001"
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    done = lit("fit", "--run", run)
-    assert done.code == 1
-    assert "fit makes a new run: give --config" in done.err
-    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
 @pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK"])

@@ -31,6 +31,8 @@ class AdaLoRA(Tuner):
         ValueError: a number is out of its range.
     """
 
+    unshardable = "it compares whole matrices to move their ranks"
+
     def __init__(
         self,
         rank: int = 8,

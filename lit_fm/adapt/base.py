@@ -24,6 +24,8 @@ class Adaptation(ABC):
     """Tasks that have weights of their own: each row then says which it is of."""
     checkpoints_activations = True
     """Whether it works where activations are computed again in the backward pass."""
+    splits = False
+    """Whether it is known how it is parted within a matrix, for tensor parallel."""
     unmergeable: str | None = "its layers are not linear: they stay beside the backbone's"
     """Why what learnt cannot be folded into the backbone's own weights; None where it can."""
 
@@ -94,6 +96,11 @@ class Adaptation(ABC):
             raise ValueError(f"a row is of the task {task!r}, expected one of {known}: say its task.")
         return numbers if self.tasks else None  # type: ignore[return-value]
 
+    @property
+    def unshardable(self) -> str | None:
+        """Why ranks cannot keep parts of its weights; None where they can."""
+        return f"weights of {self.bits} bits do not part" if self.bits else None
+
     # What happens in training besides the loss.
 
     def rates(self, network: Any) -> dict[str, float]:
@@ -139,6 +146,7 @@ class Full(Adaptation):
     exports_as = "model"
     unmergeable = None
     learns_new_tokens = True
+    splits = True
 
     def change(self, network: Any) -> Any:
         return network

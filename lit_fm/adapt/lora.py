@@ -72,6 +72,10 @@ class LoRA(Tuner):
         self.ranks = ranks or {}
         self.first: dict[str, Tensor] = {}  # A and B as they began, unless B A was zero: W lacks their product
 
+    @property
+    def splits(self) -> bool:  # type: ignore[override]
+        return not (self.dora or self.dropout)
+
     def config(self, network: Any) -> Any:
         from peft import LoraConfig
 

@@ -35,6 +35,7 @@ class Selective(Adaptation):
 
     unmergeable = None
     learns_new_tokens = True
+    splits = True
 
     def __init__(
         self,

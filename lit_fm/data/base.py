@@ -18,6 +18,7 @@ from lit_fm.data.order import BatchPlan, Packing
 from lit_fm.data.parts import Parts
 from lit_fm.data.shares import Shares
 from lit_fm.data.tokens import SHORTENED, Encoded, TokenStore, encoding_fingerprint, fingerprint, stored
+from lit_fm.ranks import ranks_of
 
 CHUNK = 1000
 
@@ -72,8 +73,7 @@ class ObjectiveData(L.LightningDataModule):
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        trainer: Any = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return ranks_of(self.trainer)
 
     def _position(self) -> tuple[int, int]:
         """The epoch that training is in, and how many of its batches are done, as the trainer counts."""

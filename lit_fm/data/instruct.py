@@ -12,6 +12,7 @@ from lit_fm.data.examples import Example
 from lit_fm.data.order import Packing
 from lit_fm.data.parts import Parts
 from lit_fm.data.task import Task
+from lit_fm.ranks import writing_ranks_of
 
 LONGEST = 1024
 
@@ -119,7 +120,7 @@ class Instructions(ObjectiveData):
         return (stores[""] if "" in stores else Parts(stores)), reported
 
     def predict_dataloader(self) -> Any:
-        rank, world = self._ranks
+        rank, world = writing_ranks_of(self.trainer)
         rows = [{"row": i, **example} for i, example in enumerate(self.examples("test", answered=False), 1)]
         if not rows:
             raise ValueError("there is nothing to predict: the data has no test split; give --data.test FILE.")

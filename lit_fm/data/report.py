@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lit_fm.data.overlap import duplicates, overlapping, text_of
 from lit_fm.data.tokens import IGNORED
-from lit_fm.run import free
+from lit_fm.durable import free
 from lit_fm.screen import console, show_data
 
 SPLITS = ("train", "validation", "test")

@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from lit_fm.blocks import rest_whole
 from lit_fm.screen import console
 from lit_fm.track import Guarded
 
@@ -72,6 +73,7 @@ class Neighbours(L.Callback):
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.notes: list[dict[str, Any]] = []
+        self.noted = -1
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._note(trainer, pl_module)
@@ -90,16 +92,17 @@ class Neighbours(L.Callback):
 
     def _note(self, trainer: Any, objective: Any) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or (self.notes and self.notes[-1]["step"] == step):  # a step has several batches
+        if step == self.noted or not objective.adaptation.virtual_tokens:  # a step has several batches
             return
-        with torch.no_grad():
+        self.noted = step
+        with torch.no_grad(), rest_whole(objective.network):
             vectors = objective.adaptation.prompt_vectors(objective.network)
-        if vectors is None:
-            return
-        vectors = vectors.detach().float().clone()
-        if not self.notes:
-            self.start = vectors
-        found = nearest(vectors, objective.network.get_input_embeddings().weight.detach(), NOTED)
+            if vectors is None or not trainer.is_global_zero:
+                return
+            vectors = vectors.detach().float().clone()
+            if not self.notes:
+                self.start = vectors
+            found = nearest(vectors, objective.network.get_input_embeddings().weight.detach(), NOTED)
         moved = cosine_similarity(vectors, self.start).tolist()
         tokens = [
             {

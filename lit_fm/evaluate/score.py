@@ -10,6 +10,7 @@ import torch.distributed as dist
 from lit_fm.evaluate import perplexity
 from lit_fm.evaluate.likelihood import choose, right_choices
 from lit_fm.evaluate.metrics import LIKELIHOOD
+from lit_fm.ranks import writing_ranks_of
 from lit_fm.screen import console, measured
 
 Found = dict[str, float]
@@ -79,9 +80,10 @@ class Score(L.Callback):
         if lost := sum(not right_choices(example) for example in by_choice):
             say(f"Choice accuracy leaves out {lost} of {len(by_choice)} examples: no choice is their right answer.")
         # A few more tokens than the longest right answer: what is cut there is wrong anyway.
-        rows = _judged(objective, chosen[trainer.global_rank :: trainer.world_size], asked, longest + 8)
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
+        rank, ranks = writing_ranks_of(trainer)
+        rows = _judged(objective, chosen[rank::ranks], asked, longest + 8)
+        if ranks > 1:
+            parts: list[Any] = [None] * ranks
             dist.all_gather_object(parts, rows)
             rows = [row for part in parts for row in part]
         self.scored = [{key: row[key] for key in ("prompt", "prediction", "answer")} for row in rows]

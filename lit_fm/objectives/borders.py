@@ -44,6 +44,8 @@ def tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
     network.eval()
     try:
         device = next(network.parameters()).device
+        if hasattr(getattr(network, "active_peft_config", None), "num_tasks"):  # any soft prompt will do
+            more["task_ids"] = torch.zeros(len(ids), dtype=torch.long)
         more = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in more.items()}
         return network(input_ids=ids.to(device), **more).logits.float()
     finally:
@@ -69,7 +71,6 @@ def check_causal(network: Any, name: str) -> None:
     Raises:
         ValueError: it is none for a causal objective.
     """
-    network = network.get_base_model() if hasattr(network, "get_base_model") else network  # virtual tokens aside
     one = sample(network, 8)
     other = one.clone()
     other[0, -1] += 3

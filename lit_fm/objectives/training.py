@@ -15,8 +15,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_fm.adapt import Adaptation
+from lit_fm.gradients import clip, norm, scale
 from lit_fm.optim import Schedule, decay_groups
 from lit_fm.randomness import seed_step
+from lit_fm.ranks import ranks_of
 from lit_fm.signals import WISHES, Wishes
 
 Batch = dict[str, Any]
@@ -35,6 +37,12 @@ class Training(L.LightningModule, ABC):
         self._noise = torch.initial_seed()
         self.wishes = Wishes()
         self.asked = [0.0] * len(WISHES)
+
+    @property
+    def sharded(self) -> Any:
+        """The strategy, if it is one that parts the network."""
+        strategy = self.trainer.strategy if self._trainer else None
+        return strategy if hasattr(strategy, "shard") else None
 
     @abstractmethod
     def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
@@ -66,7 +74,7 @@ class Training(L.LightningModule, ABC):
         self.adaptation.begin(self.network, self.total_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        seed_step(self._noise, self.trainer.global_step, len(self._window_loss), self.global_rank)
+        seed_step(self._noise, self.trainer.global_step, len(self._window_loss), ranks_of(self.trainer)[0])
         total, targets = self.token_losses(batch)
         self._window_loss.append(total.detach())
         self._window_targets += targets
@@ -91,9 +99,11 @@ class Training(L.LightningModule, ABC):
         mean = total / targets
         self.adaptation.before_step(self.network, self.trainer.global_step)
         # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
+        if self.sharded:
+            self.sharded.sum_partial()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, (self.trainer.world_size / targets).item())
-        self._norm = torch.nn.utils.get_total_norm(gradients)
+        scale(gradients, (self.trainer.world_size / targets).item())
+        self._norm = norm(gradients)
         finite = torch.isfinite(mean) & (torch.isfinite(self._norm) | bool(self._scale))  # a scaler skips such a step
         if not finite:
             raise ValueError(
@@ -102,7 +112,7 @@ class Training(L.LightningModule, ABC):
                 "set trainer.gradient_clip_val, or look at the data."
             )
         now = time.perf_counter()
-        speed = self._window_tokens * self.trainer.world_size / (now - self._clock)
+        speed = self._window_tokens * ranks_of(self.trainer)[1] / (now - self._clock)
         self._window_loss, self._window_targets, self._window_tokens, self._clock = [], 0, 0, now
         rate = optimizer.param_groups[0]["lr"]
         self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
@@ -113,7 +123,7 @@ class Training(L.LightningModule, ABC):
     ) -> None:
         """By the norm that is known already."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), gradient_clip_val, self._norm)
+            clip(self.network.parameters(), gradient_clip_val, self._norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

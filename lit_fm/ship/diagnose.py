@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lit_fm.adapt import Peft
 from lit_fm.adapt.layers import block_of
-from lit_fm.run import free
+from lit_fm.durable import free
 from lit_fm.screen import console
 from lit_fm.ship.opened import opened
 

@@ -1,0 +1,228 @@
+"""FSDP2 and tensor parallel, for any objective: each rank keeps a part of every weight and of its optimizer state.
+
+Carried out by Lightning's `ModelParallelStrategy` and PyTorch's `fully_shard` and `parallelize_module`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+
+from lit_fm import checkpoint_io, shards
+from lit_fm.adapt import Adaptation
+from lit_fm.blocks import blocks
+from lit_fm.gradients import whole
+
+
+class Sharded(ModelParallelStrategy):
+    """Weights, gradients and optimizer state in parts: over the ranks that share data, and within tensor-parallel groups.
+
+    Args:
+        tensor_parallel: ranks that work on one micro-batch together, each on a part of every large matrix.
+        cpu_offload: parts wait in the host's memory while they are not needed.
+    """
+
+    def __init__(self, tensor_parallel: int = 1, cpu_offload: bool = False) -> None:
+        if tensor_parallel < 1:
+            raise ValueError(f"Sharded: tensor_parallel is {tensor_parallel}, expected at least 1: raise it.")
+        super().__init__(data_parallel_size=1, tensor_parallel_size=tensor_parallel)
+        self.tensor_parallel, self.cpu_offload = tensor_parallel, cpu_offload
+        self._partial: list[nn.Parameter] = []
+
+    def setup_environment(self) -> None:
+        ranks = self.num_nodes * self.num_processes
+        if ranks % self.tensor_parallel:
+            raise ValueError(
+                f"Sharded: {ranks} ranks do not part into groups of tensor_parallel {self.tensor_parallel}: change one."
+            )
+        self._data_parallel_size = ranks // self.tensor_parallel
+        super().setup_environment()
+
+    # Part the network.
+
+    def check(self, adaptation: Adaptation) -> None:
+        """Refuse what cannot be parted.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        kind = type(adaptation).__name__
+        if adaptation.unshardable:
+            raise ValueError(f"lit_fm.Sharded: {kind}: {adaptation.unshardable}: use strategy ddp.")
+        if self.tensor_parallel > 1 and not adaptation.splits:
+            raise ValueError(
+                f"lit_fm.Sharded: tensor_parallel knows how Full, Selective and plain LoRA are parted within a matrix, not "
+                f"this {kind}: leave it at 1."
+            )
+        if self.cpu_offload and self.root_device.type == "cpu":
+            raise ValueError("lit_fm.Sharded: cpu_offload: the weights are in the host's memory already: leave it out.")
+
+    def shard(self, network: Any, precision: str) -> None:
+        """Part a network in place, each of its blocks apart from the others."""
+        if self.tensor_parallel > 1:
+            self._partial = split(network, self.device_mesh["tensor_parallel"])
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+        how: dict[str, Any] = {
+            "mesh": self.device_mesh["data_parallel"],
+            "mp_policy": MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half and torch.float32),
+            "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
+        }
+        if self._data_parallel_size == 1 and self.tensor_parallel > 1:
+            return
+        for block in blocks(network):
+            fully_shard(block, **how)
+        fully_shard(network, **how)
+        register_fsdp_forward_method(network, "generate")
+
+    def sum_partial(self) -> None:
+        """Gradients that each rank of a tensor-parallel group knows for its own heads alone are summed."""
+        for parameter in self._partial:
+            if parameter.grad is not None:
+                local = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+                dist.all_reduce(local, group=self.device_mesh["tensor_parallel"].get_group())
+
+    def setup_optimizers(self, trainer: Any) -> None:
+        super().setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            if type(optimizer).__module__.startswith("bitsandbytes"):
+                raise ValueError(
+                    f"lit_fm.Sharded: {type(optimizer).__name__} keeps its state in blocks that do not part: use "
+                    "torch.optim.AdamW; its state is in parts already."
+                )
+
+    # What is whole again.
+
+    def gathered(self, objective: Any) -> nn.Module | None:
+        """A network of its own with all that learnt, on the first rank; None on others. All must ask."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in objective.network.named_parameters():
+            if parameter.requires_grad:
+                full = whole(parameter.detach())
+                found[name] = full.cpu() if dist.get_rank() == 0 else full[:0]
+        if dist.get_rank():
+            return None
+        network = objective.make()
+        for name, parameter in network.named_parameters():
+            if name in found:
+                parameter.data.copy_(found[name])
+        return network
+
+    # Checkpoints: in shards, and read from shards or from a whole.
+
+    lightning_restore_optimizer = True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        return self.lightning_module.state_dict()  # type: ignore[union-attr]
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        return getattr(optimizer, "_optimizer", optimizer).state_dict()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        shards.save(checkpoint, Path(self.broadcast(filepath)))
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return checkpoint_io.read(self.broadcast(str(checkpoint_path)), self._target)
+
+    def _target(self, key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
+        """As this rank keeps the weight, or the optimizer's state of the weight, that a key stands for."""
+        kind, name = key.split("/", 1)
+        if kind == "state_dict":
+            parameter = dict(self.lightning_module.named_parameters()).get(name)  # type: ignore[union-attr]
+        elif self.optimizers:
+            optimizer, _, number, _ = name.split("/")
+            parameter = _parameters(self.optimizers[int(optimizer)])[int(number)]
+        else:
+            return None
+        if parameter is not None and parameter.shape == size:
+            return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
+        return torch.empty(size, dtype=dtype)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        with torch.no_grad():
+            for name, parameter in self.lightning_module.named_parameters():  # type: ignore[union-attr]
+                if name in checkpoint["state_dict"]:
+                    parameter.copy_(_as(parameter, checkpoint["state_dict"][name]))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = _parameters(optimizer)
+            state = {
+                number: {name: _as(parameters[number], value) for name, value in of.items()}
+                for number, of in saved["state"].items()
+            }
+            optimizer.load_state_dict({**saved, "state": state})
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        if self.is_global_zero:
+            self.checkpoint_io.remove_checkpoint(filepath)
+
+
+def _parameters(optimizer: Any) -> list[nn.Parameter]:
+    """In the order in which its state numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _as(parameter: Tensor, value: Any) -> Any:
+    """A whole tensor as this rank keeps it, if it is of the parameter's shape."""
+    if isinstance(value, Tensor) and isinstance(parameter, DTensor) and value.shape == parameter.shape:
+        value = value.to(parameter.device)
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return value
+
+
+def split(network: Any, mesh: Any) -> list[nn.Parameter]:
+    """Part the large matrices of a network, by the plan that its architecture has in transformers.
+
+    Returns:
+        Weights that stay whole, and whose gradients are partial on each rank.
+
+    Raises:
+        ValueError: there is no plan, or the heads do not part.
+    """
+    base = network.get_base_model() if hasattr(network, "get_base_model") else network
+    config, kind, ranks = base.config, type(base).__name__, mesh.size()
+    plan = getattr(config, "base_model_tp_plan", None)
+    if not plan:
+        raise ValueError(f"lit_fm.Sharded: tensor_parallel: transformers has no plan for {kind}: leave it at 1.")
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+        if (count := getattr(config, name, None) or ranks) % ranks:
+            raise ValueError(f"lit_fm.Sharded: tensor_parallel {ranks} does not divide {name} {count} of {kind}.")
+    if any(getattr(config, name, 0) for name in config.to_dict() if name.endswith(("dropout", "pdrop"))):
+        raise ValueError(f"lit_fm.Sharded: tensor_parallel: {kind} drops out parts of heads; set its dropout to 0.")
+    partial: list[nn.Parameter] = []
+    styles: dict[str, ParallelStyle] = {}
+    for name, module in base.base_model.named_modules():
+        for pattern, how in plan.items():
+            if not re.fullmatch(pattern.replace(".", r"\.").replace("*", r"\d+"), name):
+                continue
+            if how == "replicated_with_grad_allreduce":
+                partial += module.parameters()
+            elif how in ("colwise", "rowwise"):
+                styles |= _styles(name, module, how)
+            else:
+                raise ValueError(f"lit_fm.Sharded: tensor_parallel: {kind} asks for {how!r}, which is not known here.")
+    parallelize_module(base.base_model, mesh, styles)
+    return partial
+
+
+def _styles(name: str, module: Any, how: str) -> dict[str, ParallelStyle]:
+    """Of a matrix, or of one with LoRA beside it: the thin matrix at the parted side is parted too."""
+    style = ColwiseParallel if how == "colwise" else RowwiseParallel
+    if not hasattr(module, "base_layer"):
+        return {name: style()}
+    thin = "lora_B" if how == "colwise" else "lora_A"
+    return {f"{name}.base_layer": style(), f"{name}.{thin}.default": style()}

@@ -1,0 +1,335 @@
+"""Which run goes on and how; what a checkpoint survives; signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from forks import differs, ended, finish, outcome, ran, started
+
+from lit_fm import durable, resume
+from lit_fm.checkpoint import by_step, newest_verified
+from lit_fm.checkpoint_io import VerifiedCheckpointIO, read
+
+ROOT = Path(__file__).parents[1]
+BASE = (
+    "fit --config lora.yaml --data.rows 40 --data.batch_size 4 --run.tracker none --score.examples 0 "
+    "--trainer.limit_val_batches 1 --trainer.max_epochs 20 --model.schedule.steps 12 "
+)
+SIX = f"{BASE} --trainer.max_steps 6 --run.save_every 2"
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    """A folder in which a run of six steps has ended."""
+    folder = tmp_path_factory.mktemp("six")
+    assert ran(folder, SIX)[0] == 0
+    return folder
+
+
+@pytest.fixture
+def unfinished(six, tmp_path):
+    """The same, as if it had been killed at its end."""
+    shutil.copytree(six / "runs", tmp_path / "runs")
+    (tmp_path / "runs/lora/001/summary.json").unlink()
+    return tmp_path
+
+
+# Folders that are there as a whole.
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def state(value, size=1000):
+    return {"global_step": 1, "epoch": 0, "weights": torch.full((size,), float(value))}
+
+
+def test_a_checkpoint_is_read_as_it_was_written_and_has_no_draft_beside_it(tmp_path):
+    VerifiedCheckpointIO().save_checkpoint(state(3), tmp_path / "step=1.ckpt")
+    assert torch.equal(read(tmp_path / "step=1.ckpt")["weights"], state(3)["weights"])
+    assert names(tmp_path) == ["step=1.ckpt"]
+    assert durable.verify(tmp_path / "step=1.ckpt")["step"] == 1
+
+
+def flip(folder):
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "state.pt").write_bytes(content)
+
+
+DAMAGES = {
+    "a flipped bit": flip,
+    "a truncated file": lambda folder: os.truncate(folder / "state.pt", 100),
+    "no state": lambda folder: (folder / "state.pt").unlink(),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "a torn manifest": lambda folder: os.truncate(folder / "manifest.json", 30),
+    "a file too many": lambda folder: (folder / "more.pt").write_bytes(b"x"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_found(tmp_path, damage):
+    for step in (1, 2):
+        VerifiedCheckpointIO().save_checkpoint(state(step), tmp_path / f"checkpoints/step={step}.ckpt")
+    DAMAGES[damage](tmp_path / "checkpoints/step=2.ckpt")
+    with pytest.raises(ValueError, match="damaged"):
+        read(tmp_path / "checkpoints/step=2.ckpt")
+    found, said = newest_verified(tmp_path)
+    assert found.name == "step=1.ckpt"
+    assert "step=2.ckpt is damaged" in said[0]
+
+
+def test_a_folder_is_replaced_only_once_the_new_one_is_whole(tmp_path):
+    VerifiedCheckpointIO().save_checkpoint(state(1), tmp_path / "a")
+    with pytest.raises(ZeroDivisionError), durable.writing(tmp_path / "a") as draft:
+        (draft / "state.pt").write_bytes(b"half" * (1 // 0))
+    assert read(tmp_path / "a")["weights"][0] == 1
+    VerifiedCheckpointIO().save_checkpoint(state(2), tmp_path / "a")
+    assert read(tmp_path / "a")["weights"][0] == 2
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a small file system of its own; only root can."""
+    folders = []
+
+    def mount(options):
+        folder = tmp_path / f"disk{len(folders)}"
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("this user cannot mount a file system")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_full_disk_leaves_the_last_good_checkpoint(mounted, monkeypatch, known):
+    disk = mounted("size=2m")
+    VerifiedCheckpointIO().save_checkpoint(state(1, 250_000 - 2000), disk / "step=1.ckpt")
+    if not known:  # it fills while it is written to
+        monkeypatch.setattr("lit_fm.checkpoint_io.size_of", lambda state: 0)
+    with pytest.raises((OSError, RuntimeError)) as failed:
+        VerifiedCheckpointIO().save_checkpoint(state(2, 400_000), disk / "step=2.ckpt")
+    if known:
+        assert "bytes, and" in str(failed.value)
+    assert names(disk) == ["step=1.ckpt"]
+    assert read(disk / "step=1.ckpt")["weights"][0] == 1
+
+
+def test_a_run_on_a_disk_that_fills_stops_with_one_message_and_its_last_good_checkpoint(mounted, tmp_path):
+    disk = mounted("size=12m")
+    code, said = ran(tmp_path / "work", f"{SIX} --run.root {disk} --run.keep 9")
+    assert code == 1
+    assert "are free on its disk: make room" in said.splitlines()[-1]
+    found, damaged = newest_verified(disk / "lora/001")
+    assert found
+    assert not damaged
+
+
+def test_a_read_only_folder_is_one_message(mounted, tmp_path):
+    disk = mounted("size=1m,ro")
+    code, said = ran(tmp_path / "work", f"{SIX} --run.root {disk}")
+    assert code == 1
+    assert said.splitlines()[-1].startswith("error: ")
+
+
+def test_a_temporary_folder_on_another_disk_is_not_used(mounted, tmp_path, monkeypatch):
+    disk = mounted("size=1m")
+    monkeypatch.setenv("TMPDIR", str(disk))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    VerifiedCheckpointIO().save_checkpoint(state(1, 1_000_000), tmp_path / "a")
+    assert read(tmp_path / "a")["weights"][0] == 1
+    assert not names(disk)
+
+
+def test_writing_a_checkpoint_takes_little_more_memory_than_it(tmp_path):
+    script = f"""
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from lit_fm.checkpoint_io import VerifiedCheckpointIO
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+VerifiedCheckpointIO().save_checkpoint({{"global_step": 0, "epoch": 0}}, {str(tmp_path / "a")!r})
+before = peak()
+state = {{"global_step": 1, "epoch": 0, "weights": [torch.ones(10_000_000) for _ in range(8)]}}
+VerifiedCheckpointIO().save_checkpoint(state, {str(tmp_path / "b")!r})
+print((peak() - before) / 320e6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.2
+
+
+# Which run goes on.
+
+
+def test_the_same_command_begins_anew_where_the_run_ended(six, tmp_path):
+    shutil.copytree(six / "runs", tmp_path / "runs")
+    code, _ = ran(tmp_path, SIX)
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "runs/lora").iterdir()) == ["001", "002"]
+    assert differs(outcome_of(tmp_path, "001"), outcome_of(tmp_path, "002")) == ""
+
+
+def outcome_of(folder, number, steps=6):
+    last = folder / f"runs/lora/{number}/checkpoints/step={steps}.ckpt/state.pt"
+    return torch.load(last, weights_only=True)["state_dict"]
+
+
+def test_a_run_that_was_cut_off_goes_on_behind_a_damaged_checkpoint(unfinished, six):
+    flip(unfinished / "runs/lora/001/checkpoints/step=6.ckpt")
+    code, said = ran(unfinished, SIX)
+    assert code == 0
+    assert "step=6.ckpt is damaged: state.pt is not what was written" in said.replace("\n", " ")
+    assert "from step=4" in said.replace("\n", " ")
+    assert differs(outcome(unfinished, 6), outcome(six, 6)) == ""
+
+
+def test_other_settings_begin_a_new_run_and_say_so(unfinished):
+    code, said = ran(unfinished, f"{SIX} --data.seed 5")
+    assert code == 0
+    assert "has other settings (data.init_args.seed 0 -> 5): a new run begins" in said.replace("\n", " ")
+    assert (unfinished / "runs/lora/002/summary.json").exists()
+
+
+def test_what_is_required_and_not_there_is_an_error(tmp_path, unfinished):
+    code, said = ran(tmp_path / "empty", f"{SIX} --run.resume required")
+    assert code == 1
+    assert "there is no run to go on with" in said
+    code, said = ran(unfinished, f"{SIX} --run.resume required --data.seed 5")
+    assert code == 1
+    assert "cannot go on with data.init_args.seed 0 -> 5: set them back" in said
+
+
+def test_never_begins_anew(unfinished):
+    assert ran(unfinished, f"{SIX} --run.resume never")[0] == 0
+    assert (unfinished / "runs/lora/002/summary.json").exists()
+
+
+def test_a_run_at_work_is_left_alone(unfinished):
+    arguments = f"{SIX} --run.resume required"
+    lock = subprocess.Popen(
+        [sys.executable, "-c", "from lit_fm.resume import Lock; import sys, time; from pathlib import Path\n"
+         "lock = Lock(Path(sys.argv[1])); print(1, flush=True); time.sleep(60)", unfinished / "runs/lora/001"],
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        lock.stdout.readline()
+        code, said = ran(unfinished, arguments)
+    finally:
+        lock.kill()
+        lock.wait()
+    assert code == 1
+    assert "is at work in another process" in said
+    assert not resume.at_work(unfinished / "runs/lora/001")
+
+
+def test_a_run_that_ended_is_extended_as_if_it_had_been_longer_from_the_start(six, tmp_path):
+    shutil.copytree(six / "runs", tmp_path / "runs")
+    code, said = ran(tmp_path, "fit --run runs/lora/001 --trainer.max_steps 12")
+    assert code == 0, said
+    assert "Changed from here on: trainer.max_steps 6 -> 12" in said.replace("\n", " ")
+    straight = tmp_path / "straight"
+    assert ran(straight, f"{BASE} --trainer.max_steps 12 --run.save_every 2")[0] == 0
+    assert differs(outcome(tmp_path, 12), outcome(straight, 12)) == ""
+    assert json.loads((tmp_path / "runs/lora/001/summary-old.json").read_text())["optimizer_steps"] == 6
+    assert yaml.safe_load((tmp_path / "runs/lora/001/config-old.yaml").read_text())["trainer"]["max_steps"] == 6
+
+
+def test_a_changed_rate_holds_from_the_resumed_step_on(unfinished):
+    rate = "--model.optimizer.init_args.lr"
+    arguments = f"{BASE} --trainer.max_steps 7 --run.resume required {rate} 0.0001 --model.schedule.kind constant"
+    code, said = ran(unfinished, arguments)
+    assert code == 0, said
+    assert "lr 0.004 -> 0.0001" in said.replace("\n", " ") or "-> 0.0001" in said.replace("\n", " ")
+    (line,) = [
+        json.loads(x)
+        for x in (unfinished / "runs/lora/001/metrics.jsonl").read_text().splitlines()
+        if '"step": 6,' in x and '"lr"' in x
+    ]
+    assert line["lr"] == pytest.approx(1e-4)
+
+
+def test_the_steps_are_the_same_with_other_micro_batches(unfinished, tmp_path):
+    straight = tmp_path / "straight"
+    assert ran(straight, f"{BASE} --trainer.max_steps 12 --run.save_every 2")[0] == 0
+    halves = "--data.batch_size 2 --trainer.accumulate_grad_batches 2"
+    code, said = ran(unfinished, f"{BASE} --trainer.max_steps 12 --run.save_every 2 --run.resume required {halves}")
+    assert code == 0, said
+    one, other = outcome(straight, 12), outcome(unfinished, 12)
+    for name, weight in one[0].items():
+        torch.testing.assert_close(other[0][name], weight, rtol=1e-4, atol=1e-6)
+    for step in range(6, 12):
+        assert other[3][step] == pytest.approx(one[3][step], rel=1e-5)
+
+
+def test_steps_of_another_size_are_refused(unfinished):
+    code, said = ran(unfinished, f"{BASE} --trainer.max_steps 12 --run.resume required --data.batch_size 8")
+    assert code == 1
+    assert "an optimizer step of this run has 4 rows" in said
+
+
+# Signals.
+
+LONG = f"{BASE} --trainer.max_steps 5000 --trainer.max_epochs 5000"
+
+
+def stopped(folder, number, arguments=LONG, after="step 3", env=None):
+    """A run that got a signal behind a step: its exit status, the seconds it took to end, and what it wrote."""
+    folder.mkdir(exist_ok=True)
+    child = started(folder, arguments.split(), lambda: os.environ.update(env or {}))
+    waiting = ended(child)
+    out = folder / "out.txt"
+    while not (out.exists() and after in out.read_text()):
+        next(waiting)
+        time.sleep(0.01)
+    begun = time.monotonic()
+    os.kill(child, number)
+    (code,) = finish(waiting)
+    return code, time.monotonic() - begun, out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "env", "code"),
+    [
+        (signal.SIGTERM, {}, 143),
+        (signal.SIGUSR1, {}, 138),
+        (signal.SIGINT, {}, 130),
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "1"}, 75),
+    ],
+)
+def test_a_signal_saves_at_the_end_of_the_step_and_ends_with_its_code(tmp_path, number, env, code):
+    found, seconds, said = stopped(tmp_path / "a", number, env=env)
+    assert found == code
+    assert seconds < 20
+    assert "The same command goes on" in said.replace("\n", " ")
+    checkpoint, damaged = newest_verified(tmp_path / "a/runs/lora/001")
+    assert checkpoint is not None
+    assert not damaged
+    step = int(said.split("optimizer step ")[1].split()[0])
+    assert checkpoint.stem == f"step={step}"
+    assert durable.verify(checkpoint)["step"] == step
+    assert len(by_step(checkpoint.parent)) <= 2
+
+
+def test_a_run_stops_after_the_time_given(tmp_path):
+    code, said = ran(tmp_path / "a", f"{LONG} --run.stop_after 1")
+    assert code == 75
+    assert "by the time given by run.stop_after" in said.replace("\n", " ")
+    assert newest_verified(tmp_path / "a/runs/lora/001")[0]
