@@ -15,7 +15,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lit_fm import SHARE, __version__
+from lit_fm import __version__
+from lit_fm.arguments import expand
 from lit_fm.nearest import did_you_mean
 
 TRAINER_VERBS = {
@@ -50,6 +51,11 @@ FUNCTIONS = {
     "tokens": ("lit_fm.tokens:tokens", 'what a backbone makes of a text: pieces, ids, vectors (tokens "The teacher.")'),
     "zoo": ("lit_fm.zoo:zoo", "the model zoo: zoo list, zoo show NAME"),
 }
+OUT_OF_MEMORY = (
+    "The step does not fit into memory. Lower data.batch_size, and raise trainer.accumulate_grad_batches by as much: the "
+    "steps stay the same. Or lower data.max_length, add --config trainer/activation-checkpointing.yaml or "
+    "trainer/bf16.yaml, use --model.adaptation adapt/qlora.yaml, or several devices with --config trainer/fsdp.yaml."
+)
 HELP = f"""lit_fm {__version__}: pre-train and fine-tune foundation models.
 
   python -m lit_fm VERB [--config NAME ...] [--KEY VALUE ...]
@@ -79,7 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     elif verb in FUNCTIONS:
         guarded(run_function, verb, rest)
     elif verb in TRAINER_VERBS:
-        guarded(run_trainer, verb, rest)
+        try:
+            guarded(run_trainer, verb, rest)
+        finally:
+            leave_if_a_tracker_hangs(sys.exc_info()[1])
     elif verb == "selftest":
         from lit_fm.selftest import selftest
 
@@ -96,6 +105,7 @@ def quiet() -> None:
     """Leave out what the libraries say of every run, so that what matters is seen."""
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     for text in (
         ".*does not have many workers.*",
         ".*isinstance.treespec, LeafSpec.*",
@@ -105,6 +115,8 @@ def quiet() -> None:
         ".*is_gradient_checkpointing. is deprecated.*",
         ".*Position ids are not supported for parameter efficient tuning.*",
         ".*ended before the epoch ended and your dataloader.*",  # ours goes on where it was
+        ".*sync_dist=True.*",  # what we log is of all ranks already
+        ".*torch.distributed is disabled, unavailable or uninitialized.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", text)
@@ -128,13 +140,30 @@ def guarded(call: Any, *args: Any) -> None:
             from lit_fm.explain import explain
 
             fail(explain(str(error), None))  # it wraps what a constructor said
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            fail(f"{str(error).splitlines()[0]} {OUT_OF_MEMORY}")
         named = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
         settings = "trainer/connectors" in frames[-1].filename and isinstance(error, ValueError)
-        trainers = settings or type(error).__name__ == "MisconfigurationException"  # Lightning's words for a wrong setting
+        trainers = (
+            settings or type(error).__name__ == "MisconfigurationException"
+        )  # Lightning's words for a wrong setting
         mendable = named or trainers or (ours and isinstance(error, ValueError | OSError))
         if os.environ.get("LIT_FM_DEBUG") or not mendable:
             raise
         fail(str(error))
+
+
+def leave_if_a_tracker_hangs(error: BaseException | None) -> None:
+    """End the process at once, with the code that it would have ended with: at its end, the tracker would hang again."""
+    track = sys.modules.get("lit_fm.track")
+    if not track or not track.any_hangs():
+        return
+    if error is not None and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    code = error.code if isinstance(error, SystemExit) else int(error is not None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def run_function(verb: str, args: list[str]) -> None:
@@ -167,7 +196,7 @@ def _named(args: list[str], function: Any) -> list[str]:
 
 def run_trainer(verb: str, args: list[str]) -> None:
     """One of Lightning's verbs."""
-    name, args = _expand(args, verb)
+    name, args = expand(args, verb)
     sys.argv = [sys.argv[0], verb, *args]
     from lit_fm.trainer_cli import run
 
@@ -179,68 +208,9 @@ def look_at_data(args: list[str]) -> None:
     if not args or args[0] not in LOOKS:
         ways = ", ".join(f"data {name}" for name in LOOKS)
         fail(f"data {' '.join(args[:1])}: expected one of {ways}, such as data show --config lora.yaml.", code=2)
-    name, rest = _expand(args[1:])
+    name, rest = expand(args[1:])
     rest = [f"--number{arg[2:]}" if arg == "-n" or arg.startswith("-n=") else arg for arg in rest]
     sys.argv = [sys.argv[0], "data", args[0], *rest]
     from lit_fm.trainer_cli import look
 
     look(args[0], rest, name)
-
-
-def _expand(args: list[str], verb: str = "") -> tuple[str, list[str]]:
-    """Names of configs as paths, before all options, which overlay them; `--run DIR` as its config and newest checkpoint.
-
-    Also the name of the first config.
-    """
-    configs: list[str] = []
-    options: list[str] = []
-    name = ""
-    rest = iter(args)
-    for arg in rest:
-        key, equals, value = arg.partition("=")
-        if key not in ("--config", "-c", "--run", "--model.adaptation"):
-            options.append(arg)
-            continue
-        value = value if equals else next(rest, "")
-        if key == "--model.adaptation":  # a class, or a file that names one with its settings
-            options += [key, str(find_config(value)) if value.endswith(".yaml") else value]
-            continue
-        if key == "--run":
-            configs += _run_arguments(Path(value), verb)
-        else:
-            path = find_config(value)
-            name = name or path.stem
-            configs += ["--config", str(path)]
-    return name or "run", [*configs, *options]
-
-
-def find_config(name: str) -> Path:
-    """A config by path, or by its name in `configs/`.
-
-    Raises:
-        FileNotFoundError: there is none; says the nearest name.
-    """
-    configs = SHARE / "configs"
-    for path in (Path(name), Path(f"{name}.yaml"), configs / name, configs / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    known = [path.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")]
-    raise FileNotFoundError(f"no config {name!r}, neither as a path nor in configs/: {did_you_mean(name, known)}")
-
-
-def _run_arguments(folder: Path, verb: str) -> list[str]:
-    from lit_fm.checkpoint import newest
-
-    checkpoint = newest(folder)
-    args = [
-        "--config",
-        str(folder / "config.yaml"),
-        "--run.folder",
-        str(folder),
-    ]
-    if verb == "fit":  # the run goes on, and chooses its checkpoint itself
-        return args
-    args += ["--ckpt_path", str(checkpoint)]
-    for labels in folder.glob("*/labels.json"):  # the classes that the head was trained for, whatever the data is now
-        args += ["--model.labels", labels.read_text(encoding="utf-8").strip()]
-    return args

@@ -121,8 +121,8 @@ def verify(path: Path) -> dict[str, Any]:
     if found != set(files):
         lacking, extra = sorted(set(files) - found), sorted(found - set(files))
         raise ValueError(f"{path} is damaged: files lacking {lacking}, too many {extra}.")
-    for name, (digest, size) in files.items():
-        if (path / name).stat().st_size != size or digest(path / name) != digest:
+    for name, (written, size) in files.items():
+        if (path / name).stat().st_size != size or digest(path / name) != written:
             raise ValueError(f"{path} is damaged: {name} is not what was written.")
     return manifest
 

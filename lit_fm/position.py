@@ -3,16 +3,17 @@
 from typing import Any
 
 from lit_fm.data.base import ObjectiveData
+from lit_fm.ranks import ranks_of
 
 
 def _layout(trainer: Any) -> dict[str, Any]:
     """How the rows of an optimizer step are dealt: what steps are hangs on their number, and not on how it comes about."""
     data, window = trainer.datamodule, trainer.accumulate_grad_batches
-    ranks = trainer.datamodule._ranks[1] * window
+    ranks = ranks_of(trainer)[1] * window
     rows = None if data.batch_tokens else data.batch_size * ranks
     return {
         "rows": rows,
-        "tokens": data.batch_tokens and [data.batch_tokens, trainer.datamodule._ranks[1], window],
+        "tokens": data.batch_tokens and [data.batch_tokens, ranks_of(trainer)[1], window],
         "window": window,
     }
 

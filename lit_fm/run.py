@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_fm import durable, randomness, resume
 from lit_fm.data.base import ObjectiveData
 from lit_fm.durable import free, keep_old, write_json
+from lit_fm.guard import Guard
 from lit_fm.keep import Keep
 from lit_fm.position import position_of, take_position
 from lit_fm.provenance import provenance
@@ -34,6 +35,7 @@ class Run(L.Callback):
         save_every: a checkpoint after so many optimizer steps, besides the one at the end of each epoch.
         keep: how many checkpoints stay, the newest.
         save_in_background: checkpoints are copied in memory, and written while training goes on.
+        skip_steps: optimizer steps whose loss or gradient is not finite that may be left out, before the run stops.
         stop_after: seconds of training, then the run saves and exits with code 75: the same command goes on.
         folder: an existing run to go on with, validate, test or predict with (`--run` sets it).
     """
@@ -48,6 +50,7 @@ class Run(L.Callback):
         save_every: int | None = None,
         keep: int = 2,
         save_in_background: bool = False,
+        skip_steps: int = 0,
         stop_after: float | None = None,
         folder: str | None = None,
     ) -> None:
@@ -57,7 +60,9 @@ class Run(L.Callback):
             raise ValueError(f"run.keep is {keep}: of fewer than 2 checkpoints none may be whole, raise it.")
         self.root, self.name, self.tracker, self.project = root, name, tracker, project
         self.resume, self.save_in_background, self.existing = resume, save_in_background, folder
-        self.keep = Keep(save_every, keep, stop_after)
+        if skip_steps < 0:
+            raise ValueError(f"run.skip_steps is {skip_steps}: give 0 or more.")
+        self.keep, self.guard = Keep(save_every, keep, stop_after), Guard(skip_steps)
         self.checkpoint: Path | None = None
         self.opened = self.settled = False
         self.folder = Path(folder) if folder else Path(root, name)
@@ -97,16 +102,22 @@ class Run(L.Callback):
         self._lock = resume.Lock(self.folder)
 
     def _make_folder(self) -> None:
-        for parent in (Path(self.root), Path(self.root, self.name)):
-            if not parent.exists():
-                parent.mkdir(parents=True)
-                self.made.append(parent)
-        self.folder = _numbered(self.folder)
+        try:
+            for parent in (Path(self.root), Path(self.root, self.name)):
+                if not parent.exists():
+                    parent.mkdir(parents=True)
+                    self.made.append(parent)
+            self.folder = _numbered(self.folder)
+        except OSError as error:
+            raise OSError(
+                f"run.root {self.root} cannot be written ({error.strerror}): choose another folder."
+            ) from error
         self.made.append(self.folder)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self.folder, self.checkpoint = trainer.strategy.broadcast((self.folder, self.checkpoint))
         self.settled, self.keep.folder = True, self.folder / "checkpoints"
+        self.guard.folder = self.folder
         if trainer.is_global_zero and not self.opened:
             raise ValueError(
                 "RANK, LOCAL_RANK or SLURM_PROCID says that this process is one of several, but it runs alone: unset them."
@@ -124,10 +135,11 @@ class Run(L.Callback):
     # What a checkpoint holds of the run.
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": time.perf_counter() - self.started}
+        return {"seconds": time.perf_counter() - self.started, "skipped": self.guard.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.started -= state["seconds"]
+        self.guard.skipped = state.get("skipped", 0)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         states: list[Any] = [None] * trainer.world_size
@@ -154,6 +166,7 @@ class Run(L.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         pl_module.check()  # before the first score
+        pl_module.guard = self.guard
         if trainer.is_global_zero:
             write_json(free(self.folder / "run.json"), provenance(trainer))
             for logger in trainer.loggers:

@@ -75,7 +75,7 @@ class Sharded(ModelParallelStrategy):
         """Part a network in place, each of its blocks apart from the others."""
         if self.tensor_parallel > 1:
             self._partial = split(network, self.device_mesh["tensor_parallel"])
-        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+        half = torch.bfloat16 if precision == "bf16-mixed" else None
         how: dict[str, Any] = {
             "mesh": self.device_mesh["data_parallel"],
             "mp_policy": MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half and torch.float32),
@@ -86,7 +86,14 @@ class Sharded(ModelParallelStrategy):
         for block in blocks(network):
             fully_shard(block, **how)
         fully_shard(network, **how)
-        register_fsdp_forward_method(network, "generate")
+        if hasattr(network, "generate"):
+            register_fsdp_forward_method(network, "generate")
+
+    def learnable(self, objective: Any) -> dict[str, nn.Parameter]:
+        """What learns, by name, in the parts that the optimizer works on; a forward pass leaves some of it whole."""
+        if hasattr(objective.network, "reshard"):
+            objective.network.reshard()
+        return {name: p for name, p in objective.named_parameters() if p.requires_grad}
 
     def sum_partial(self) -> None:
         """Gradients that each rank of a tensor-parallel group knows for its own heads alone are summed."""
@@ -109,10 +116,10 @@ class Sharded(ModelParallelStrategy):
     def gathered(self, objective: Any) -> nn.Module | None:
         """A network of its own with all that learnt, on the first rank; None on others. All must ask."""
         found: dict[str, Tensor] = {}
-        for name, parameter in objective.network.named_parameters():
-            if parameter.requires_grad:
-                full = whole(parameter.detach())
-                found[name] = full.cpu() if dist.get_rank() == 0 else full[:0]
+        for name, parameter in self.learnable(objective).items():
+            full = whole(parameter.detach())
+            if dist.get_rank() == 0:
+                found[name.removeprefix("network.")] = full.cpu()
         if dist.get_rank():
             return None
         network = objective.make()
@@ -135,27 +142,28 @@ class Sharded(ModelParallelStrategy):
         shards.save(checkpoint, Path(self.broadcast(filepath)))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        return checkpoint_io.read(self.broadcast(str(checkpoint_path)), self._target)
+        learnable = self.learnable(self.lightning_module)
 
-    def _target(self, key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
-        """As this rank keeps the weight, or the optimizer's state of the weight, that a key stands for."""
-        kind, name = key.split("/", 1)
-        if kind == "state_dict":
-            parameter = dict(self.lightning_module.named_parameters()).get(name)  # type: ignore[union-attr]
-        elif self.optimizers:
-            optimizer, _, number, _ = name.split("/")
-            parameter = _parameters(self.optimizers[int(optimizer)])[int(number)]
-        else:
-            return None
-        if parameter is not None and parameter.shape == size:
-            return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
-        return torch.empty(size, dtype=dtype)
+        def target(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
+            """As this rank keeps the weight, or the optimizer's state of the weight, that a key stands for."""
+            kind, name = key.split("/", 1)
+            if kind == "state_dict":
+                parameter = learnable.get(name)
+            elif self.optimizers:
+                optimizer, _, number, _ = name.split("/")
+                parameter = _parameters(self.optimizers[int(optimizer)])[int(number)]
+            else:
+                return None
+            if parameter is not None and parameter.shape == size:
+                return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
+            return torch.empty(size, dtype=dtype)
+
+        return checkpoint_io.read(self.broadcast(str(checkpoint_path)), target)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         with torch.no_grad():
-            for name, parameter in self.lightning_module.named_parameters():  # type: ignore[union-attr]
-                if name in checkpoint["state_dict"]:
-                    parameter.copy_(_as(parameter, checkpoint["state_dict"][name]))
+            for name, parameter in self.learnable(self.lightning_module).items():
+                parameter.copy_(_as(parameter, checkpoint["state_dict"][name]))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -201,8 +209,11 @@ def split(network: Any, mesh: Any) -> list[nn.Parameter]:
     for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         if (count := getattr(config, name, None) or ranks) % ranks:
             raise ValueError(f"lit_fm.Sharded: tensor_parallel {ranks} does not divide {name} {count} of {kind}.")
-    if any(getattr(config, name, 0) for name in config.to_dict() if name.endswith(("dropout", "pdrop"))):
-        raise ValueError(f"lit_fm.Sharded: tensor_parallel: {kind} drops out parts of heads; set its dropout to 0.")
+    if any(getattr(config, name, 0) for name in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")):
+        raise ValueError(
+            f"lit_fm.Sharded: tensor_parallel: {kind} drops out attention, alike on the heads of all ranks: set "
+            "its attention dropout to 0 in config.json."
+        )
     partial: list[nn.Parameter] = []
     styles: dict[str, ParallelStyle] = {}
     for name, module in base.base_model.named_modules():

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 Tracker = Literal["wandb", "csv", "tensorboard", "none"]
 log = logging.getLogger(__name__)
+PATIENCE = 60.0
+"""Seconds that a run waits for a tracker's answer at most."""
 
 
 class LocalMetrics(Logger):
@@ -35,29 +39,73 @@ class LocalMetrics(Logger):
         """Nothing: the run folder has the whole config."""
 
 
+class Errands:
+    """Calls, one after the other in a thread of their own, which neither raise nor hold anybody up.
+
+    After the first that raises, or takes longer than `PATIENCE`, the rest is left undone, and this is said once.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label, self.failed = label, False
+        self._waiting: queue.SimpleQueue = queue.SimpleQueue()
+        self._since: float | None = None  # when the call began that is being made
+        self._thread: threading.Thread | None = None
+
+    def run(self, call: Callable[[], Any], wait: bool = False) -> Any:
+        """Have a call made; with `wait`, give what it gives. None if it failed."""
+        if self._since is not None and time.monotonic() - self._since > PATIENCE:
+            self._give_up(f"it has not answered for {PATIENCE:.0f} s")
+        if self.failed:
+            return None
+        if self._thread is None:  # a daemon: one that hangs must not keep the process from ending
+            self._thread = threading.Thread(target=self._work, daemon=True, name=f"tracker {self.label}")
+            self._thread.start()
+        done: queue.SimpleQueue = queue.SimpleQueue()
+        self._waiting.put((call, done))
+        if not wait:
+            return None
+        try:
+            return done.get(timeout=PATIENCE)
+        except queue.Empty:
+            self._give_up(f"it has not answered for {PATIENCE:.0f} s")
+            return None
+
+    def _work(self) -> None:
+        while True:
+            call, done = self._waiting.get()
+            self._since = time.monotonic()
+            try:
+                done.put(None if self.failed else call())
+            except Exception as error:  # whatever a tracker raises, the run goes on
+                self._give_up(f"{type(error).__name__}: {error}")
+                done.put(None)
+            self._since = None
+
+    def _give_up(self, why: str) -> None:
+        if not self.failed:
+            self.failed = True
+            log.warning("the tracker %s failed and is left out from here on: %s", self.label, why)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call is being made that nobody waits for any more."""
+        return self.failed and self._since is not None
+
+
 class Guarded(Logger):
-    """A tracker that cannot kill a run: after its first error it is told so once, and left alone."""
+    """A tracker that can neither kill a run nor keep it waiting: it works beside it, and is left alone once it fails."""
+
+    made: "list[Guarded]" = []
 
     def __init__(self, make: Callable[[], Any], label: str) -> None:
         super().__init__()
-        self.label, self.failed, self.inner = label, False, None
-        self.inner = self._try(make)
+        self.label, self.errands = label, Errands(label)
+        self.inner = self.errands.run(make, wait=True)
+        Guarded.made.append(self)
 
-    def _try(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.failed:
-            return None
-        try:
-            return call(*args, **kwargs)
-        except Exception as error:  # whatever a tracker raises, the run goes on
-            self.failed = True
-            log.warning(
-                "the tracker %s failed and is left out from here on: %s: %s", self.label, type(error).__name__, error
-            )
-            return None
-
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, method: str, *args: Any, wait: bool = False, **kwargs: Any) -> Any:
         if self.inner is not None and hasattr(self.inner, method):
-            return self._try(getattr(self.inner, method), *args, **kwargs)
+            return self.errands.run(lambda: getattr(self.inner, method)(*args, **kwargs), wait)
         return None
 
     @property
@@ -70,11 +118,11 @@ class Guarded(Logger):
 
     @property
     def experiment(self) -> Any:
-        return self._try(getattr, self.inner, "experiment", None)
+        return self.errands.run(lambda: getattr(self.inner, "experiment", None), wait=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._call("log_metrics", metrics, step)
+        self._call("log_metrics", dict(metrics), step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -93,15 +141,21 @@ class Guarded(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._call("finalize", status)
+        self._call("finalize", status, wait=True)
         if self.label == "wandb" and self.inner is not None:
-            self._try(self._finish_wandb, status)
+            self.errands.run(lambda: _finish_wandb(status), wait=True)
 
-    def _finish_wandb(self, status: str) -> None:
-        import wandb
 
-        if wandb.run is not None:
-            wandb.finish(exit_code=0 if status == "success" else 1)
+def _finish_wandb(status: str) -> None:
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish(exit_code=0 if status == "success" else 1)
+
+
+def any_hangs() -> bool:
+    """Whether some tracker still keeps a thread busy, and might keep the process from ending."""
+    return any(tracker.errands.hangs for tracker in Guarded.made)
 
 
 def _wandb(folder: Path, project: str, name: str) -> Any:

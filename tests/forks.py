@@ -10,6 +10,9 @@ import traceback
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_fm.checkpoint_io import read
 
 
 def started(folder, arguments, hook=None, out=Path("out.txt")):
@@ -20,7 +23,7 @@ def started(folder, arguments, hook=None, out=Path("out.txt")):
     try:
         os.setsid()
         os.chdir(folder)
-        sys.stdout = sys.stderr = out.open("a", buffering=1)  # noqa: SIM115
+        sys.stdout = sys.stderr = out.open("a", buffering=1)
         torch.set_num_threads(1)
         if hook:
             hook()
@@ -67,7 +70,7 @@ def finish(*tasks):
 def outcome(folder, steps):
     """Weights, optimizer and schedule behind the last step, by their checkpoint, and what was measured on the way."""
     (last,) = folder.glob(f"runs/*/*/checkpoints/step={steps}.ckpt")
-    run, state = last.parents[1], torch.load(last / "state.pt", weights_only=True)
+    run, state = last.parents[1], read(last)
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
     return state["state_dict"], state["optimizer_states"][0]["state"], state["lr_schedulers"], losses
@@ -96,26 +99,30 @@ def ran(folder, arguments, hook=None, kill_at=None):
     return code, (folder / "out.txt").read_bytes()[before:].decode()
 
 
-def ranked(folder, arguments, world, hook=None, port=None, within=120.0):
-    """The program on several ranks, as torchrun would start them: the exit status of each, and what each wrote."""
-    port = port or free_port()
-    children, folders = [], []
-    for rank in range(world):
-        env = {
-            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0,
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo",
+def launched(folder, arguments, world, hook=None):
+    """The program on several ranks, as torchrun would start them: the process of each. Rank R writes to out-R.txt."""
+    folder.mkdir(exist_ok=True)
+    port, arguments = free_port(), arguments.split() if isinstance(arguments, str) else arguments
+
+    def begin(rank):
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+            "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+            "GLOO_SOCKET_IFNAME": "lo",
         }  # fmt: skip
+        rank_zero_only.rank = rank  # read when it was imported
+        if hook:
+            hook(rank)
 
-        def begin(env=env, rank=rank):
-            os.environ.update({name: str(value) for name, value in env.items()})
-            if hook:
-                hook(rank)
+    return [
+        started(folder, arguments, lambda rank=rank: begin(rank), folder / f"out-{rank}.txt") for rank in range(world)
+    ]
 
-        out = folder / f"out-{rank}.txt"
-        children.append(started(folder, arguments.split() if isinstance(arguments, str) else arguments, begin, out))
-        folders.append(out)
-    codes = finish(*(ended(child, within=within) for child in children))
-    return codes, [out.read_text() for out in folders]
+
+def ranked(folder, arguments, world, hook=None):
+    """The same to its end: the exit status of each rank, and what the first one wrote."""
+    codes = finish(*(ended(child) for child in launched(folder, arguments, world, hook)))
+    return codes, (folder / "out-0.txt").read_text()
 
 
 def free_port():

@@ -17,6 +17,9 @@ LEVELS = [
     [
         "lit_fm.zoo",
         "lit_fm.durable",
+        "lit_fm.gradients",
+        "lit_fm.blocks",
+        "lit_fm.ranks",
         "lit_fm.optim",
         "lit_fm.adapt",
         "lit_fm.screen",
@@ -48,6 +51,9 @@ LEVELS = [
         "lit_fm.quantise",
         "lit_fm.checkpoint",
         "lit_fm.checkpoint_io",
+        "lit_fm.shards",
+        "lit_fm.sharded",
+        "lit_fm.guard",
         "lit_fm.provenance",
         "lit_fm.randomness",
         "lit_fm.signals",
@@ -65,7 +71,7 @@ LEVELS = [
     ["lit_fm.objectives", "lit_fm.position"],
     ["lit_fm.run", "lit_fm.results"],
     ["lit_fm.ship"],
-    ["lit_fm.cli", "lit_fm.trainer_cli", "lit_fm.selftest", "lit_fm.__main__"],
+    ["lit_fm.cli", "lit_fm.arguments", "lit_fm.trainer_cli", "lit_fm.selftest", "lit_fm.__main__"],
 ]
 
 
@@ -134,8 +140,10 @@ def test_files_and_functions_stay_within_their_budget():
     # 3,500 held one objective; five of them, two heads, mixtures, tokenizers and the zoo's verbs took 200 more. Nine kinds
     # of adaptation with 4 and 8 bits took 550; merge, export, several adapters 350; diagnose and prompt-neighbours 330;
     # several tasks 50; what an independent review found, 200. Instruction data as it is in the world (templates, chat
-    # spans, formats, mixtures, packing, metrics, likelihood, data show and report) took 1,600.
-    assert code <= 6_950
+    # spans, formats, mixtures, packing, metrics, likelihood, data show and report) took 1,600. Runs that go on (verified
+    # checkpoints, whole or in shards, positions, randomness, signals, resuming, the self-test), FSDP2, tensor parallel, bad
+    # steps and trackers that hang took 1,150.
+    assert code <= 8_100
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

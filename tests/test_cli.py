@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT, command
 
-from lit_fm.cli import find_config
+from lit_fm.arguments import find_config
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():

@@ -71,10 +71,6 @@ class ObjectiveData(L.LightningDataModule):
     def objective(self) -> Any:
         return self._attached or self.trainer.lightning_module  # type: ignore[union-attr]
 
-    @property
-    def _ranks(self) -> tuple[int, int]:
-        return ranks_of(self.trainer)
-
     def _position(self) -> tuple[int, int]:
         """The epoch that training is in, and how many of its batches are done, as the trainer counts."""
         loop: Any = getattr(self.trainer, "fit_loop", None)
@@ -177,8 +173,8 @@ class ObjectiveData(L.LightningDataModule):
         """Which examples make up which training batch of this rank."""
         capacity = self.max_length if self.packing == "best-fit" else None
         plan = BatchPlan(
-            self.items["train"].lengths(), self.batch_size, self.seed, True, *self._ranks, self.shares(), self.batch_tokens,
-            capacity, getattr(self.trainer, "accumulate_grad_batches", 1), self._position(),
+            self.items["train"].lengths(), self.batch_size, self.seed, True, *ranks_of(self.trainer), self.shares(),
+            self.batch_tokens, capacity, getattr(self.trainer, "accumulate_grad_batches", 1), self._position(),
         )  # fmt: skip
         plan.set_epoch(epoch)
         return plan
@@ -234,7 +230,7 @@ class ObjectiveData(L.LightningDataModule):
         """One for each part, each example once and in order."""
         parts = self.parts(split).values() if split in self.items else ()
         return [
-            self._loader(items, BatchPlan(items.lengths(), self.batch_size, self.seed, False, *self._ranks))
+            self._loader(items, BatchPlan(items.lengths(), self.batch_size, self.seed, False, *ranks_of(self.trainer)))
             for items in parts
         ]
 

@@ -19,14 +19,14 @@ from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.tokens import IGNORED, Draw, Encoded
 from lit_fm.evaluate.generate import end_tokens
 from lit_fm.evaluate.metrics import Names, References, Texts, measure
-from lit_fm.evaluate.perplexity import TokenMean, described
 from lit_fm.objectives.borders import check_borders
 from lit_fm.objectives.loss import sum_cross_entropy
-from lit_fm.objectives.training import Batch, Training
+from lit_fm.objectives.measuring import Measuring
+from lit_fm.objectives.training import Batch
 from lit_fm.optim import Schedule, adamw
 
 
-class Objective(Training, ABC):
+class Objective(Measuring, ABC):
     """A backbone, what of it learns, and how; a subclass says what is asked of it.
 
     Args:
@@ -46,8 +46,6 @@ class Objective(Training, ABC):
     """What peft calls the objective, where it has a word for it."""
     writes = True
     """Whether the network can write text of any length."""
-    reads_all = False
-    """Whether each token of a text is a target: its loss then is the code length of the text."""
     block_overlap, block_frame = 0, 0
     """Tokens that blocks of running text share with their neighbours, and special tokens put round each."""
 
@@ -68,7 +66,6 @@ class Objective(Training, ABC):
         self.adaptation.check(activation_checkpointing, from_scratch)
         self.activation_checkpointing, self.new_tokens = activation_checkpointing, new_tokens or []
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
-        self.means: dict[str, TokenMean] = {}
 
     # What a subclass says.
 
@@ -87,10 +84,6 @@ class Objective(Training, ABC):
         Args:
             draws: names the randomness of each item in training; in evaluation, an item has its own and always the same.
         """
-
-    @abstractmethod
-    def logits(self, batch: Batch) -> Tensor:
-        """Of the positions that have a target alone: (targets, classes)."""
 
     def document_tail(self) -> list[int]:
         """What stands behind each document in running text."""
@@ -130,13 +123,6 @@ class Objective(Training, ABC):
         """What the network reads and learns of an item, for a person: named ids, or text, and which of them are learnt."""
         learnt = item["labels"] != IGNORED if "labels" in item else np.ones(len(item["input_ids"]), bool)
         return [("", item["input_ids"], learnt)]
-
-    def observe(self, logits: Tensor, batch: Batch) -> None:
-        """Count what a validation measures besides the loss."""
-
-    def observed(self) -> dict[str, float]:
-        """What was counted, and begin anew."""
-        return {}
 
     # What follows from it.
 
@@ -207,38 +193,6 @@ class Objective(Training, ABC):
 
     def on_fit_start(self) -> None:
         self.check()
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._add(batch, "validation", dataloader_idx)
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._add(batch, "test", dataloader_idx)
-
-    def _add(self, batch: Batch, split: str, number: int) -> None:
-        data = self._data
-        part = list(data.parts(split))[number] if isinstance(data, ObjectiveData) else str(number or "")
-        logits = self.logits(batch)
-        self.observe(logits, batch)
-        mean = self.means.setdefault(part, TokenMean().to(self.device))
-        mean.update(sum_cross_entropy(logits, batch["targets"]), len(batch["targets"]))
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_means("val", "validation")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_means("test", "test")
-
-    def _log_means(self, stage: str, split: str) -> None:
-        report = self._data.report if isinstance(self._data, ObjectiveData) else {}
-        found = {**described(self.means, report, split, self.reads_all), **self.observed()}
-        self.means = {}
-        for name, value in found.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "loss")
-
-    @property
-    def _data(self) -> Any:
-        """Ours, which knows its parts, or anybody's."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def predict_step(self, batch: list[dict], batch_idx: int) -> list[dict]:
         texts = self.answers(batch, self._data.max_new_tokens)

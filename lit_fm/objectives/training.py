@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_fm.adapt import Adaptation
 from lit_fm.gradients import clip, norm, scale
+from lit_fm.guard import Guard, finite
 from lit_fm.optim import Schedule, decay_groups
 from lit_fm.randomness import seed_step
 from lit_fm.ranks import ranks_of
@@ -31,11 +32,12 @@ class Training(L.LightningModule, ABC):
         super().__init__()
         self.optimizer, self.schedule, self.adaptation = optimizer, schedule, adaptation
         self.network: Any = None
+        self._window: list[Batch] = []
         self._window_loss: list[Tensor] = []
         self._window_targets = self._window_tokens = 0
         self._scale = 0.0
         self._noise = torch.initial_seed()
-        self.wishes = Wishes()
+        self.wishes, self.guard, self._skips = Wishes(), Guard(), False
         self.asked = [0.0] * len(WISHES)
 
     @property
@@ -76,6 +78,7 @@ class Training(L.LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed_step(self._noise, self.trainer.global_step, len(self._window_loss), ranks_of(self.trainer)[0])
         total, targets = self.token_losses(batch)
+        self._window.append(batch)
         self._window_loss.append(total.detach())
         self._window_targets += targets
         self._window_tokens += batch["tokens"]
@@ -86,7 +89,7 @@ class Training(L.LightningModule, ABC):
         """With what the adaptation does after it; not when a gradient scaler skipped the update."""
         super().optimizer_step(*args, **kwargs)
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is None or scaler.get_scale() >= self._scale:
+        if not self._skips and (scaler is None or scaler.get_scale() >= self._scale):
             self.adaptation.after_step(self.network, self.trainer.global_step + 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -104,16 +107,12 @@ class Training(L.LightningModule, ABC):
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         scale(gradients, (self.trainer.world_size / targets).item())
         self._norm = norm(gradients)
-        finite = torch.isfinite(mean) & (torch.isfinite(self._norm) | bool(self._scale))  # a scaler skips such a step
-        if not finite:
-            raise ValueError(
-                f"the loss is {mean.item()} and the gradient's norm {self._norm.item()} at optimizer step "
-                f"{self.trainer.global_step}: training stops, the weights are as before this step. Lower the rate, "
-                "set trainer.gradient_clip_val, or look at the data."
-            )
+        self._skips = not finite(mean, self._norm, bool(self._scale))
+        if self._skips:
+            self.guard.refuse(self, mean.item(), self._norm.item(), self._window)
         now = time.perf_counter()
         speed = self._window_tokens * ranks_of(self.trainer)[1] / (now - self._clock)
-        self._window_loss, self._window_targets, self._window_tokens, self._clock = [], 0, 0, now
+        self._window, self._window_loss, self._window_targets, self._window_tokens, self._clock = [], [], 0, 0, now
         rate = optimizer.param_groups[0]["lr"]
         self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
         self.log("gradient_norm", self._norm)
