@@ -68,3 +68,24 @@ def check_learnable(module: nn.Module, checkpoint: dict[str, Any]) -> None:
         f"{f' (such as {lacking[0]})' if lacking else ''}, {len(extra)} in it are not learnt here"
         f"{f' (such as {extra[0]})' if extra else ''}. Use the backbone and the adaptation that it was made with."
     )
+
+
+def by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """An optimizer's state with the names of weights in place of their numbers, which hang on how they are grouped.
+
+    Args:
+        names: of its weights, as it numbers them.
+    """
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    return {**state, "state": {names[number]: of for number, of in state["state"].items()}, "param_groups": groups}
+
+
+def by_number(state: dict[str, Any], groups: list[list[str]]) -> dict[str, Any]:
+    """What `by_name` gave, for an optimizer that has its weights in these groups; rates and decay are set anew."""
+    numbers = {name: number for number, name in enumerate(name for group in groups for name in group)}
+    starts = [sum(map(len, groups[:i])) for i in range(len(groups))]
+    made = [
+        {**state["param_groups"][0], "params": [*range(start, start + len(group))]}
+        for start, group in zip(starts, groups, strict=True)
+    ]
+    return {**state, "state": {numbers[name]: of for name, of in state["state"].items()}, "param_groups": made}

@@ -78,6 +78,8 @@ def show_data(report: dict[str, dict[str, Any]], fill: float) -> None:
         table.add_row(split, f"{about['rows']:,}", f"{about['examples']:,}", dropped, f"{about.get('shortened', 0):,}")
     console.print(table)
     for split, about in report.items():
+        if about.get("beyond"):
+            console.print(f"Left out of {split}: {about['beyond']:,} rows, since data.rows is {about['rows']:,}.")
         if "taken" in about:
             console.print(f"An epoch takes of {split.removeprefix('train: ')}: {about['taken']}.")
     console.print(f"Rows were read as: {', '.join(sorted({about['kind'] for about in report.values()}))}.")

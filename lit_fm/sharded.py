@@ -150,8 +150,7 @@ class Sharded(ModelParallelStrategy):
             if kind == "state_dict":
                 parameter = learnable.get(name)
             elif self.optimizers:
-                optimizer, _, number, _ = name.split("/")
-                parameter = _parameters(self.optimizers[int(optimizer)])[int(number)]
+                parameter = learnable.get(f"network.{name.split('/')[2]}")
             else:
                 return None
             if parameter is not None and parameter.shape == size:

@@ -112,6 +112,7 @@ class Instructions(ObjectiveData):
             def made(name: str = name, task: Task = task, about: dict = about) -> Iterator[Example | str]:
                 yield from self._named(name, split)
                 about["kind"] = ", ".join(sorted(task.seen))
+                about["beyond"] = task.beyond if split == "train" else 0
 
             store, about = self.encode(split, made, self.max_length, [name, task.identity()], about)
             stores[name], reported[f"{split}: {name}" if name else split] = store, about

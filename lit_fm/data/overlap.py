@@ -1,5 +1,6 @@
 """What examples have in common: duplicates, and evaluation text that stands in training text."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +17,9 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 def text_of(example: dict[str, Any]) -> str:
     """All of an example that is read or learnt."""
-    turns = [str(turn.get("content", "")) for turn in example.get("messages", ())]
+    turns = [str(turn.get("content") or "") for turn in example.get("messages", ())]
+    turns += [json.dumps(turn["tool_calls"]) for turn in example.get("messages", ()) if turn.get("tool_calls")]
+    turns += [json.dumps(example["tools"])] if example.get("tools") else []
     return "\n".join([*turns, *(example[field] for field in ("prompt", "completion", "text") if field in example)])
 
 

@@ -10,6 +10,30 @@ from lit_fm.data.tokens import cache_folder, fingerprint
 _STATE = ("size", "ETag", "Last-Modified", "LastModified", "Content-MD5", "mtime", "created", "blob_id", "generation")
 
 
+def listing(url: str) -> tuple[Path, list[str]] | None:
+    """The folder that an address is, or that its pattern begins with, and the files in it; None for one file.
+
+    Raises:
+        ValueError: no driver reads such addresses, or the way there failed.
+    """
+    from fsspec.core import url_to_fs
+
+    pattern = re.search(r"[*\[]", url)
+    try:
+        system, path = url_to_fs(url)
+        if not pattern and not system.isdir(path):
+            return None
+        found = sorted(system.glob(path)) if pattern else sorted(system.find(path))
+    except Exception as error:  # each driver has errors of its own; of one file, the copying says it better
+        if not pattern:
+            return None
+        raise ValueError(f"data.source: {url} could not be listed: {error}") from error
+    parts = Path(path).parts
+    depth = next((i for i, part in enumerate(parts) if re.search(r"[*\[]", part)), len(parts))
+    base = Path(*parts[:depth])
+    return base, [str(Path(name).relative_to(base)) for name in found]
+
+
 def fetched(url: str) -> Path:
     """The copy of a remote file in the cache folder; made anew when the remote one has changed.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lit_fm.data import smallworld
 from lit_fm.data.files import SUFFIXES, Row, count_rows, iterate_file, suffix_of
-from lit_fm.data.remote import fetched
+from lit_fm.data.remote import fetched, listing
 from lit_fm.nearest import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,17 @@ def splits(
         source: a file (JSON, JSONL, CSV, TSV, Parquet; text may be packed: `.gz`), a folder of files or a pattern
             (`data/*.jsonl`), whose splits their names begin with or their folders are called, an address that fsspec
             reads (`s3://...`), `smallworld/TASK`, or a Hugging Face data set id, with `:CONFIG` where it has several.
-        size: how many rows smallworld makes for training.
+            `smallworld/TASK:2000` makes so many rows for training.
+        size: how many rows smallworld makes for training, whatever its name says.
         stray_quotes: quotes in CSV and TSV are characters like any other.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or a kind of file that is not read; while read, a broken line.
     """
     if source.startswith(smallworld.PREFIX):
-        task, sizes = source.removeprefix(smallworld.PREFIX), dict.fromkeys(smallworld.SIZES) | {"train": size}
+        task, number = re.fullmatch(r"(.*?)(?::(\d+))?", source.removeprefix(smallworld.PREFIX)).groups()  # type: ignore[union-attr]
+        size = size or (int(number) if number else None)
+        sizes = dict.fromkeys(smallworld.SIZES) | {"train": size}
         return {split: partial(_small, task, split, n, seed) for split, n in sizes.items()}
     found = files_of(source)
     return hub(source) if found is None else {s: partial(_all, files, stray_quotes) for s, files in found.items()}
@@ -81,6 +84,8 @@ def files_of(source: str, suffixes: Iterable[str] = SUFFIXES) -> dict[str, list[
     readable = ", ".join(sorted(suffixes - {""}))
     path = Path(source).expanduser()
     remote = "://" in source
+    if remote and (several := within(source, suffixes)):
+        return several
     if remote or path.is_file():
         if suffix_of(Path(source.partition("?")[0])) not in suffixes:
             hint = ", or call it .txt if it is plain text" if ".txt" in suffixes else ""
@@ -114,6 +119,19 @@ def _by_split(files: list[Path], base: Path) -> dict[str, list[Path]]:
             f"data.source: which split is {found[''][0].name}? Begin its name with one of {sorted(SPLITS)}, or move it."
         )
     return {split or "train": files for split, files in found.items()}
+
+
+def within(url: str, suffixes: set[str]) -> dict[str, list[Path]] | None:
+    """The files of a folder or a pattern on another machine, copied here, by split; None for one file."""
+    listed = listing(url)
+    if listed is None:
+        return None
+    base, names = listed
+    wanted = [name for name in names if suffix_of(Path(name)) in suffixes - {""}]
+    if not wanted:
+        raise FileNotFoundError(f"data.source: {url} has no {', '.join(sorted(suffixes - {''}))} file.")
+    copies = {base / name: fetched(f"{url.partition('://')[0]}://{base / name}") for name in wanted}
+    return {split: [copies[file] for file in files] for split, files in _by_split([*copies], base).items()}
 
 
 @lru_cache(maxsize=4)

@@ -24,6 +24,11 @@ def show(data: Any, objective: Any, number: int, split: str = "train") -> None:
     for part, of in data.parts(split).items():
         name = f"{split}: {part}" if part else split
         console.print(f"{min(number, len(of))} of {len(of):,} examples of {name}; {marks}.")
+        about = data.report.get(name, {})
+        if "kind" in about:
+            console.print(f"Rows were read as: {about['kind']}.")
+        if dropped := ", ".join(f"{n:,} x {why}" for why, n in about.get("dropped", {}).items()):
+            console.print(f"Dropped of {about['rows']:,} rows: {dropped}.")
         for index in range(min(number, len(of))):
             console.rule(f"{name} {index + 1}", align="left")
             draw = (data.seed, 0, begin + index) if split == "train" else None

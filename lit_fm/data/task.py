@@ -18,7 +18,8 @@ class Task:
 
     Args:
         source: a file (JSON, JSONL, CSV, TSV, Parquet), a folder of them (train, validation, test by file name), a glob,
-            `smallworld/TASK`, a Hugging Face data set id, or a remote path such as `s3://...`.
+            `smallworld/TASK` (`smallworld/TASK:2000` makes so many rows), a Hugging Face data set id, or a remote
+            file, folder or glob such as `s3://...`.
         validation, test: files with these splits. What is given nowhere is cut off `source`, by seed.
         validation_share, test_share: how much of the rows is cut off.
         kind: what the rows are, where the guess by their fields is wrong.
@@ -72,6 +73,8 @@ class Task:
         self.kind, self.columns, self.choices, self.rows = kind, columns, choices, rows
         self.template, self.chosen_templates = template, (train_templates, evaluation_templates)
         self.stray_quotes, self.metrics = stray_quotes, metrics or None
+        self.beyond = 0
+        """Rows to learn from that are left out, since there are more than `rows`."""
         self.seen: set[str] = set()
         """The kinds that were recognised."""
 
@@ -113,6 +116,7 @@ class Task:
         for split in lacking:
             size = min(count // 3, max(1, round(count * self.shares[split])))
             numbers[split], order = np.sort(order[:size]), order[size:]
+        self.beyond = max(0, len(order) - (self.rows or len(order)))
         return {**numbers, "train": np.sort(order[: self.rows])}
 
     def raw(self, split: str) -> Iterator[tuple[int, Row]]:

@@ -217,5 +217,14 @@ def prompt_text(prompt: str) -> str:
 
 
 def pair_segments(example: dict[str, Any]) -> Segments:
-    """Prompt, then the answer to learn."""
+    """Prompt, then the answer to learn.
+
+    Raises:
+        ValueError: the example has tags for its words in place of an answer.
+    """
+    if "completion" not in example:
+        raise ValueError(
+            f"a row has the fields {sorted(example)} and no answer to write: use lit_fm.TokenClassification (tag.yaml) for "
+            "words with tags, or a data.template."
+        )
     return [(prompt_text(example["prompt"]), False), (example["completion"], True)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch.distributed as dist
 
 from lit_fm.evaluate import perplexity
+from lit_fm.evaluate.calls import calls_of
 from lit_fm.evaluate.likelihood import choose, right_choices
 from lit_fm.evaluate.metrics import LIKELIHOOD
 from lit_fm.ranks import writing_ranks_of
@@ -134,6 +135,11 @@ def _asked(task: str | None, examples: list[dict], data: Any, objective: Any) ->
         raise ValueError(
             f"data.metrics: {by_choice[0]} needs rows with `choices`, one of them the right answer; none of "
             f"{len(examples)} test examples{of} is one: give data.choices, or choose another metric."
+        )
+    if "tool_call" in names and not any(calls_of(text) for e in examples for text in objective.answer_references(e)):
+        raise ValueError(
+            f"data.metrics: tool_call needs right answers that call a tool; none of {len(examples)} test examples{of} has "
+            "one: choose another metric."
         )
     if LIKELIHOOD[1] in by_choice and not objective.writes:
         raise ValueError(f"data.metrics: {LIKELIHOOD[1]} needs an objective that writes: use {LIKELIHOOD[0]}.")

@@ -213,11 +213,16 @@ class Objective(Measuring, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.keep_learnable(self, checkpoint)
+        names = [name for group in self.grouped() for name in group]
+        states = checkpoint.get("optimizer_states", [])
+        checkpoint["optimizer_states"] = [checkpoints.by_name(state, names) for state in states]
         checkpoint["adaptation"] = self.adaptation.state(self.network)
         checkpoint["noise"] = self._noise
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.check_learnable(self, checkpoint)
+        states = checkpoint.get("optimizer_states", [])
+        checkpoint["optimizer_states"] = [checkpoints.by_number(state, self.grouped()) for state in states]
         self._noise = checkpoint.get("noise", self._noise)
         if state := checkpoint.get("adaptation"):
             self.adaptation.load_state(self.network, state)

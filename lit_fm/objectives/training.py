@@ -135,8 +135,17 @@ class Training(L.LightningModule, ABC):
 
     # Optimise.
 
+    def groups(self) -> list[dict]:
+        """What the optimizer gets."""
+        return decay_groups(self.network, self.adaptation.rates(self.network))
+
+    def grouped(self) -> list[list[str]]:
+        """The names of the weights in each group."""
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        return [[names[id(parameter)] for parameter in group["params"]] for group in self.groups()]
+
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(decay_groups(self.network, self.adaptation.rates(self.network)))
+        optimizer = self.optimizer(self.groups())
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("factor")
         # A fused optimizer would undo a scaler's scale inside its step, after norms were taken; we want it before.
