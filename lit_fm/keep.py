@@ -20,9 +20,9 @@ class Keep(Checkpoint):
     """
 
     def __init__(self, every: int | None, number: int, stop_after: float | None) -> None:
-        self.every, self.number, self.stop_after = every, number, stop_after
+        self.every, self.number = every, number
         self.folder = Path()
-        self.wishes = Wishes()
+        self.wishes = Wishes(stop_after)
         self._saved = -1
         self._waiting = False
         self._held: dict[str, Any] | None = None
@@ -30,11 +30,13 @@ class Keep(Checkpoint):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._saved = trainer.global_step if trainer.ckpt_path else -1
         self._step = trainer.global_step
-        self.wishes = Wishes(self.stop_after)
-        self.wishes.listen()
+        self.wishes.begin()
         pl_module.wishes = self.wishes
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.wishes.end()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self.wishes.give_back()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

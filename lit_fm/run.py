@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_fm import durable, randomness, resume
+from lit_fm.credentials import check_no_credentials
 from lit_fm.data.base import ObjectiveData
 from lit_fm.durable import free, keep_old, write_json
 from lit_fm.guard import Guard
@@ -72,6 +73,7 @@ class Run(L.Callback):
 
     def open(self, verb: str, config: str, given_logger: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
+        check_no_credentials(config)
         self.config = config
         self.opened = getattr(rank_zero_only, "rank", 0) == 0
         if self.existing and verb != "fit":

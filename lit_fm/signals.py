@@ -15,20 +15,35 @@ REQUEUE = 75
 class Wishes:
     """What this rank was asked: one number for each of `WISHES`, above 0 where it was.
 
+    While training goes on a wish waits for the end of a step. Before and behind it there is nothing to save: the process
+    ends at once.
+
     Args:
-        stop_after: seconds that training may take, from now on.
+        stop_after: seconds that training may take.
     """
 
     def __init__(self, stop_after: float | None = None) -> None:
         self.received: int | None = None
-        self.deadline = time.monotonic() + stop_after if stop_after else None
+        self.stop_after, self.deadline = stop_after, float("inf")
+        self.waits = False
+        self._process = os.getpid()
         self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
         """Take the signals over from whoever has them."""
         for name in WISHES[:3]:
             if threading.current_thread() is threading.main_thread() and (number := getattr(signal, name, None)):
-                self._before[number] = signal.signal(number, self._receive)
+                self._before.setdefault(number, signal.signal(number, self._receive))
+
+    def begin(self) -> None:
+        """Training begins: wishes wait, and its time is counted."""
+        self.listen()
+        self.waits = True
+        self.deadline = time.monotonic() + (self.stop_after or float("inf"))
+
+    def end(self) -> None:
+        """Training is over."""
+        self.waits = False
 
     def give_back(self) -> None:
         """Let others have the signals again."""
@@ -38,14 +53,18 @@ class Wishes:
 
     def _receive(self, number: int, frame: Any) -> None:
         wish = WISHES.index(signal.Signals(number).name)
-        if wish == self.received == 2:  # Ctrl-C again: at once
-            raise KeyboardInterrupt
+        if os.getpid() != self._process:  # a worker that collates batches: its parent decides
+            if wish != 2:
+                os._exit(128 + number)
+            return
+        if not self.waits or wish == self.received == 2:  # Ctrl-C again: at once
+            raise SystemExit(exit_code([float(i == wish) for i in range(len(WISHES))]))
         self.received = wish
 
     def votes(self) -> list[float]:
         """By wish, what this rank asks for."""
         wish = self.received
-        if wish is None and self.deadline and time.monotonic() > self.deadline:
+        if wish is None and time.monotonic() > self.deadline:
             wish = 3
         return [float(i == wish) for i in range(len(WISHES))]
 

@@ -98,6 +98,8 @@ class CLI(LightningCLI):
             )
         text = self._parser(self.verb).dump(self.config[self.verb], skip_none=False)
         score = self._get(self.config_init, "score")
+        if self.verb == "fit":
+            run.keep.wishes.listen()
         loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"))
         checkpoints = [] if trainer.get("enable_checkpointing") is False else checkpoints
         if trainer.get("enable_progress_bar") is not False:
@@ -115,10 +117,13 @@ class CLI(LightningCLI):
         ]
         root = trainer.get("default_root_dir") or str(run.folder)
         try:
-            return super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)
+            made = super().instantiate_trainer(logger=loggers or False, default_root_dir=root, **kwargs)
         except Exception:
             run.discard(loggers)
             raise
+        if self.verb == "fit":  # the trainer's own handlers exit with 0 and may wait for each other for ever
+            made._signal_connector.register_signal_handlers = run.keep.wishes.listen  # type: ignore[method-assign]
+        return made
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

@@ -17,6 +17,7 @@ LEVELS = [
     [
         "lit_fm.zoo",
         "lit_fm.durable",
+        "lit_fm.credentials",
         "lit_fm.gradients",
         "lit_fm.blocks",
         "lit_fm.ranks",
