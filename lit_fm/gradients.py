@@ -46,7 +46,7 @@ def norm(gradients: list[Tensor]) -> Tensor:
             local = [torch.linalg.vector_norm(part, dim=-1) if part.ndim else part for part in local]
         square = torch.stack(torch._foreach_norm(local)).square().sum()
         for dimension, placement in enumerate(placements):
-            if placement.is_shard():
+            if not placement.is_replicate():
                 dist.all_reduce(square, group=mesh.get_group(dimension))
         squares.append(square)
     return torch.stack(squares).sum().sqrt()
