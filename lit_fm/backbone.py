@@ -17,7 +17,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from lit_fm import zoo
-from lit_fm.quantise import blocks_within_rows, quantisation
+from lit_fm.quantise import quantisation, right_on_cpu
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -159,7 +159,7 @@ def _load(
         more |= {"quantization_config": quantisation(bits, DTYPES[dtype], keep), "device_map": {"": device}}
     network, info = _tried(auto_class.from_pretrained, name, path, **more)
     if bits == 4:
-        blocks_within_rows(network)
+        right_on_cpu(network)
     return network.train(), sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
 
 

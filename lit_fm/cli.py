@@ -105,6 +105,7 @@ def quiet() -> None:
     """Leave out what the libraries say of every run, so that what matters is seen."""
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     for text in (
         ".*does not have many workers.*",

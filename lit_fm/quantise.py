@@ -30,11 +30,14 @@ def quantisation(bits: int, dtype: torch.dtype, keep: Sequence[str]) -> Any:
     )
 
 
-def blocks_within_rows(network: Any) -> None:
-    """Make the blocks of 4-bit weights on a CPU so small that none reaches into the next row of its matrix.
+def right_on_cpu(network: Any) -> None:
+    """Keep 4-bit weights on a CPU to what bitsandbytes 0.50 computes rightly there.
 
-    bitsandbytes 0.50 quantises blocks of 64 weights of the flat matrix, but its CPU kernel, when it dequantises, begins a
-    new block with each row: rows that are no multiple of 64 come back wrong. The same scales for blocks of 32 are right.
+    It quantises blocks of 64 weights of the flat matrix, but its CPU kernel, when it dequantises, begins a new block with
+    each row: rows that are no multiple of 64 come back wrong. The same scales for blocks of 32 are right.
+
+    On CPUs with AVX512-BF16 the first pass in evaluation mode repacks weights for a kernel that has no backward pass and
+    rounds to bfloat16, and training goes on with it: gradients then point elsewhere. That is switched off.
 
     Raises:
         ValueError: rows that are no multiple of 32.
@@ -43,6 +46,8 @@ def blocks_within_rows(network: Any) -> None:
     from bitsandbytes.nn import Linear4bit
 
     for name, layer in network.named_modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
         state = getattr(getattr(layer, "weight", None), "quant_state", None)
         if not isinstance(layer, Linear4bit) or state is None or layer.weight.device.type != "cpu":
             continue

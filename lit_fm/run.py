@@ -161,6 +161,7 @@ class Run(L.Callback):
         self._random_state = states[trainer.global_rank] if len(states) == trainer.world_size else None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.begun = True
         if state := getattr(self, "_random_state", None):
             randomness.restore(state)
 
@@ -178,7 +179,6 @@ class Run(L.Callback):
             show_learnable(pl_module)
             if text := pl_module.about():
                 console.print(text)
-        self.begun = True
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if not self.begun:

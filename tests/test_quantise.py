@@ -5,7 +5,7 @@ import copy
 import lightning as L
 import pytest
 import torch
-from conftest import llama_config
+from conftest import causal_configs, llama_config
 from test_loss_and_gradients import Fixed, fit, objective, ragged_items
 from transformers import AutoModelForCausalLM
 
@@ -59,6 +59,28 @@ def test_rows_of_any_width_come_back_as_they_were_quantised(make_backbone, width
     expected = dequantize_4bit(packed, state).reshape(plain.shape)  # one row: blocks cannot begin anew
     torch.testing.assert_close(dequantize_4bit(weight.data, weight.quant_state), expected)
     assert float((expected - plain).norm() / plain.norm()) < 0.1
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_an_evaluation_pass_changes_no_gradient(make_backbone, name):
+    """On CPUs with AVX512-BF16 bitsandbytes would go over to a kernel without a backward pass, and stay there."""
+    made = objective(make_backbone(name, causal_configs()[name]), LoRA(rank=4, bits=4))
+    batch = made.collate(ragged_items())
+
+    def gradients():
+        made.network.zero_grad()
+        made.network.train()
+        made.token_losses(batch)[0].backward()
+        return [p.grad.clone() for p in made.network.parameters() if p.grad is not None]
+
+    for parameter in made.network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    before = gradients()
+    made.network.eval()
+    with torch.no_grad():
+        made.token_losses(batch)
+    assert all(torch.equal(one, other) for one, other in zip(before, gradients(), strict=True))
 
 
 def test_rows_that_the_kernel_cannot_part_are_refused(make_backbone):

@@ -248,6 +248,17 @@ BAD = [
     (["--model.backbone", "configless"], "is a folder without config.json"),
     (["--model.adaptation.targets", "[q_prj]"], "did you mean 'q_proj'?"),
     (["--model.adaptation.rank", "0"], "LoRA needs rank >= 1"),
+    (
+        ["--model.adaptation", "adapt/prompt.yaml", "--model.adaptation.tokens", "520"],
+        "SoftPrompt takes 520 of the 512 positions",
+    ),
+    (["--model.adaptation", "adapt/prefix.yaml", "--model.adaptation.tokens", "505"], "so that 16 are left"),
+    (
+        ["--model.adaptation", "lit_fm.Peft", "--model.adaptation.config", '{"peft_type": "POLY"}'],
+        "POLY is not trained here",
+    ),
+    (["--data.metrics", '["tool_call"]'], "tool_call needs right answers that call a tool"),
+    (["--data.source", "tags.jsonl", "--model.backbone", "tiny-clm"], "use lit_fm.TokenClassification"),
     (["--trainer.limit_train_batches=-2"], "limit_train_batches"),
     (["--data.batch_size", "0"], "data.batch_size 0 must be at least 1"),
     (["--data.test_share", "1.5"], "must leave rows to learn from"),
@@ -261,6 +272,7 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(lit, in_tmp, arg
     (in_tmp / "lacks.jsonl").write_text('{"prompt": "p", "completion": "c"}\n{"prompt": "p"}\n')
     (in_tmp / "empty.jsonl").write_text("\n")
     (in_tmp / "answerless.jsonl").write_text('{"prompt": "p", "completion": ""}\n' * 33)
+    (in_tmp / "tags.jsonl").write_text('{"tokens": ["a", "b"], "tags": ["O", "B-X"]}\n' * 9)
     (in_tmp / "configless").mkdir()
     before = sorted(p.name for p in in_tmp.iterdir())
     done = lit(*FIT, *args)

@@ -28,7 +28,10 @@ ADAPTATIONS = {
     "houlsby": ("adapt/houlsby.yaml",),
     "prompt": ("adapt/prompt.yaml",),
     "full": ("lit_fm.Full", "--model.optimizer.lr", "1e-3"),
-}
+    "tokens": ("lit_fm.LoRA", "--model.new_tokens", '["<drug>"]'),
+    "cpt": ("lit_fm.Peft", "--model.adaptation.config", json.dumps(
+        {"peft_type": "CPT", "cpt_token_ids": [5, 6, 7], "cpt_mask": [1, 1, 1], "cpt_tokens_type_mask": [1, 2, 3]})),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +88,10 @@ def test_a_quantised_backbone_is_merged_in_full_precision(runs, lit, in_tmp, nam
     assert about["reloaded"]["largest_difference"] < 0.01
 
 
-@pytest.mark.parametrize(("name", "why"), [("prompt", "a soft prompt is no change"), ("houlsby", "are not linear")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("prompt", "a soft prompt is no change"), ("houlsby", "are not linear"), ("cpt", "vectors stand before the text")],
+)
 def test_what_cannot_be_merged_says_why_and_writes_nothing(runs, lit, in_tmp, name, why):
     done = lit("merge", runs(name), "--out", "merged")
     assert done.code == 1
@@ -213,11 +219,17 @@ def test_a_weighted_sum_is_that_of_the_updates(runs, lit, in_tmp, pair):
 
 
 def test_adapters_that_cannot_be_summed_are_refused(runs, lit, in_tmp):
-    for name in ("dora", "prompt", "qlora"):
+    for name in ("dora", "prompt", "qlora", "tokens"):
         done = lit("combine", "--adapters", json.dumps({runs("lora"): 1, runs(name): 1}), "--out", "both")
         assert done.code == 1
         assert len(done.err.splitlines()) == 1
     assert list(in_tmp.iterdir()) == []
+
+
+def test_an_adapter_with_new_tokens_is_not_put_beside_one_without(runs):
+    for pair in (("lora", "tokens"), ("tokens", "lora")):
+        with pytest.raises(ValueError, match="their new tokens are not the same"):
+            Adapters({name: runs(name) for name in pair})
 
 
 def test_an_adapter_over_4_bits_is_loaded_over_4_bits(runs):

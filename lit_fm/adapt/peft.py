@@ -14,6 +14,10 @@ OWN = {
     "PREFIX_TUNING": "Prefix",
 }
 """Tuners that need more than peft's configuration: hooks in training, room in the context."""
+REFUSED = {
+    "POLY": "it wants the number of a task with each row",
+    "XLORA": "it mixes adapters that have learnt already",
+}
 
 
 class Peft(Tuner):
@@ -37,12 +41,17 @@ class Peft(Tuner):
             )
         if own := OWN.get(kind):
             raise ValueError(f"adaptation.config: {kind} has a class of its own here: use lit_fm.{own}.")
+        if why := REFUSED.get(kind):
+            raise ValueError(f"adaptation.config: {kind} is not trained here: {why}. Use lit_fm.LoRA.")
         self._class, given = known[kind], {name: value for name, value in config.items() if name != "peft_type"}
         fields = self._class.__dataclass_fields__
         for name in given:
             if name not in fields:
                 raise ValueError(f"adaptation.config: {kind} has no setting {name!r}: {did_you_mean(name, fields)}")
         self._given, self._kind = given, kind
+        self.virtual_tokens = given.get("num_virtual_tokens") or len(given.get("cpt_token_ids") or ())
+        if self.virtual_tokens or kind == "ADAPTION_PROMPT":
+            self.unmergeable = "its vectors stand before the text, or in attention: they are in no matrix"
         self._config = config
 
     @property

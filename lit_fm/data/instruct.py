@@ -15,6 +15,7 @@ from lit_fm.data.task import Task
 from lit_fm.ranks import writing_ranks_of
 
 LONGEST = 1024
+LEAST = 16  # tokens that a soft prompt must leave for text
 
 
 class Instructions(ObjectiveData):
@@ -85,7 +86,13 @@ class Instructions(ObjectiveData):
             ValueError: more was asked for than the backbone takes.
         """
         context = context_length(load_config(self.objective.backbone))
-        context = context and context - self.objective.adaptation.virtual_tokens
+        taken = self.objective.adaptation.virtual_tokens
+        if context and context - taken < LEAST:
+            raise ValueError(
+                f"{type(self.objective.adaptation).__name__} takes {taken} of the {context} positions that "
+                f"{self.objective.backbone} has: lower adaptation.tokens, so that {LEAST} are left."
+            )
+        context = context and context - taken
         if self._max_length and context and self._max_length > context:
             raise ValueError(
                 f"data.max_length is {self._max_length}, but {self.objective.backbone} takes {context} tokens at most: "

@@ -58,6 +58,12 @@ class Adapters:
                 raise ValueError(
                     f"{folders[name]} learnt over another quantisation than the first one: merge it instead."
                 )
+        tokens = {name: _about(folder).get("trainable_token_indices") for name, folder in self.folders.items()}
+        for name in others:
+            if tokens[name] != tokens[first]:
+                raise ValueError(
+                    f"{folders[name]} cannot be put beside {folders[first]}: their new tokens are not the same: merge it."
+                )
         self.network, self.tokenizer = load_over(self.folders[first], self._own[first])
         try:
             for name in others:
@@ -100,9 +106,11 @@ class Adapters:
         """
         for given in weights:
             about = _about(self.folders[given])
-            if about.get("peft_type") != "LORA" or about.get("use_dora") or about.get("rank_pattern"):
+            beside = ("use_dora", "rank_pattern", "trainable_token_indices", "modules_to_save")
+            if about.get("peft_type") != "LORA" or any(about.get(name) for name in beside):
                 raise ValueError(
-                    f"{given}: only LoRA without DoRA and ranks of its own can be combined: merge it instead."
+                    f"{given}: only LoRA alone can be combined, without DoRA, ranks by layer, new tokens, heads: merge it "
+                    "instead."
                 )
         more = {} if how == "linear" else {"density": density}
         own = [self._own[given] for given in weights]
