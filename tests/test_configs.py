@@ -1,5 +1,6 @@
 """Every shipped config runs, README's options exist, and the package takes configs and zoo along."""
 
+import json
 import os
 import re
 import shlex
@@ -9,10 +10,10 @@ import zipfile
 
 import pytest
 import yaml
-from conftest import QUICK, ROOT
+from conftest import QUICK, ROOT, command, llama_config
 
 CONFIGS = ROOT / "configs"
-WHOLE = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "model" in yaml.safe_load(path.read_text())]
+WHOLE = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "data" in yaml.safe_load(path.read_text())]
 ADAPTATIONS = sorted((CONFIGS / "adapt").glob("*.yaml"))
 MIXED = ("sentiment", "headline", "shorthand", "phrases", "calls")
 SMALL = {
@@ -44,6 +45,49 @@ def test_every_adaptation_s_file_runs_by_the_command_that_it_opens_with(lit, in_
     said = yaml.safe_load(path.read_text())
     assert chosen["class_path"] == said["class_path"]
     assert said.get("init_args", {}).items() <= chosen.get("init_args", {}).items()
+
+
+OF_ONE_CPU = {"cpu", "bf16", "activation-checkpointing", "adamw", "adamw-8bit"}
+OF_A_COMPILER = {"compile"}
+OF_RANKS = {"ddp": 2, "fsdp": 2, "tensor-parallel": 2, "2d": 4}
+OF_GPUS = {"gpu", "fp16", "fsdp-offload", "multi-node"}
+"""Or of several machines: see test_launch."""
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(OF_ONE_CPU), *(pytest.param(name, marks=pytest.mark.slow) for name in OF_A_COMPILER)]
+)
+def test_an_overlay_of_the_trainer_runs_by_the_command_that_it_opens_with(lit, in_tmp, name):
+    said = shlex.split((CONFIGS / "trainer" / f"{name}.yaml").read_text().splitlines()[0])[4:]
+    small = ("--data.rows", "64", "--data.batch_size", "4", "--trainer.max_steps", "2", "--score.examples", "4")
+    done = lit(*said, *small, "--run.tracker", "none", "--trainer.accelerator", "cpu")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_RANKS)
+def test_an_overlay_of_several_ranks_starts_them_by_the_command_that_it_opens_with(in_tmp, make_backbone, name):
+    said = shlex.split((CONFIGS / "trainer" / f"{name}.yaml").read_text().splitlines()[0])[4:]
+    folder = make_backbone("four-heads", llama_config())
+    done = command(
+        *[folder if word == "Qwen/Qwen3-0.6B" else word for word in said], "--data.rows", "64", "--data.batch_size", "2",
+        "--trainer.max_steps", "2", "--score.examples", "4", "--run.tracker", "none", "--trainer.accelerator", "cpu",
+        cwd=in_tmp,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (told,) = in_tmp.glob("runs/*/001/run.json")
+    assert json.loads(told.read_text())["hardware"]["processes"] == OF_RANKS[name]
+
+
+def test_every_overlay_of_the_trainer_is_tried_or_of_gpus():
+    names = {path.stem for path in (CONFIGS / "trainer").glob("*.yaml")}
+    assert names == OF_ONE_CPU | OF_A_COMPILER | set(OF_RANKS) | OF_GPUS
+
+
+def test_half_precision_is_refused_for_t5(lit, in_tmp):
+    done = lit("fit", "--config", "seq2seq.yaml", "--config", "trainer/fp16.yaml", "--run.tracker", "none")
+    assert done.code == 1
+    assert "float16" in done.err
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
