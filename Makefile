@@ -4,7 +4,7 @@ CONFIG ?= lora.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install fit test test-slow lint clean
+.PHONY: install fit test test-slow lint audit clean
 
 install: .venv/.installed
 
@@ -26,6 +26,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of the versions in constraints.txt, where an advisory service can be reached.
+audit: install
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
 clean:
 	rm -rf .venv runs

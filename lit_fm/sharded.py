@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import (
@@ -44,6 +45,10 @@ class Sharded(ModelParallelStrategy):
         self._partial: list[nn.Parameter] = []
 
     def setup_environment(self) -> None:
+        if isinstance(self.checkpoint_io, AsyncCheckpointIO):
+            raise ValueError(
+                "run.save_in_background: ranks write their shards together: leave it out with lit_fm.Sharded."
+            )
         ranks = self.num_nodes * self.num_processes
         if ranks % self.tensor_parallel:
             raise ValueError(

@@ -143,8 +143,8 @@ def test_files_and_functions_stay_within_their_budget():
     # several tasks 50; what an independent review found, 200. Instruction data as it is in the world (templates, chat
     # spans, formats, mixtures, packing, metrics, likelihood, data show and report) took 1,600. Runs that go on (verified
     # checkpoints, whole or in shards, positions, randomness, signals, resuming, the self-test), FSDP2, tensor parallel, bad
-    # steps and trackers that hang took 1,150.
-    assert code <= 8_100
+    # steps and trackers that hang took 1,150; what audits of adaptations and data found, 150.
+    assert code <= 8_250
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

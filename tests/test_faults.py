@@ -14,6 +14,7 @@ import torch
 import yaml
 from conftest import ROOT
 from forks import differs, outcome, ran, ranked
+from transformers import AutoModelForCausalLM
 
 from lit_fm.checkpoint import newest_verified
 from lit_fm.checkpoint_io import read
@@ -191,6 +192,19 @@ def test_checkpoints_behind_addresses_are_not_read(tmp_path, address):
     code, said = ran(tmp_path, f"{QUIET} --ckpt_path {address}")
     assert code == 1
     assert "addresses are not read" in said
+
+
+def test_code_that_a_backbone_brings_is_not_run(tmp_path):
+    from lit_fm.backbone import load_network, load_tokenizer
+
+    load_tokenizer("tiny-clm").save_pretrained(tmp_path)
+    code = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    config = {"model_type": "evil", "architectures": ["Model"], "auto_map": code}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\n")
+    with pytest.raises(ValueError, match=r"evil|custom code"):
+        load_network(str(tmp_path), AutoModelForCausalLM)
+    assert not (tmp_path / "pwned").exists()
 
 
 SECRETS = {

@@ -238,15 +238,31 @@ def test_a_remote_file_is_copied_once_and_again_when_it_changes(tmp_path, monkey
         ("http://example.org/a.jsonl", "use https://"),
         ("https://example.org/page", "convert it"),
         ("nothing://bucket/a.jsonl", "could not be read: Protocol not known"),
-        ("memory://folder.json", "give one file"),
     ],
 )
 def test_an_address_that_cannot_be_read_is_one_clear_error(source, message):
-    import fsspec
-
-    fsspec.filesystem("memory").pipe("/folder.json/a", b"x")
     with pytest.raises(ValueError, match=message):
         read(source)
+
+
+@pytest.mark.parametrize("source", ["memory://rows", "memory://rows/*.jsonl", "memory://rows/**/*.jsonl"])
+def test_a_folder_and_a_pattern_on_another_machine_are_read_by_split(source):
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    for name in ("train-1", "train-2", "validation"):
+        system.pipe(f"/rows/{name}.jsonl", json.dumps({"prompt": name, "completion": "c"}).encode() + b"\n")
+    system.pipe("/rows/README.md", b"x")
+    found = {split: [row["prompt"] for row in rows()] for split, rows in splits(source).items()}
+    assert found == {"train": ["train-1", "train-2"], "validation": ["validation"]}
+
+
+def test_a_folder_on_another_machine_without_rows_is_named():
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/nothing/a", b"x")
+    with pytest.raises(FileNotFoundError, match=r"memory://nothing has no \.csv"):
+        splits("memory://nothing")
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch):

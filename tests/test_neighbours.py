@@ -143,7 +143,7 @@ def test_tokens_of_other_kinds_of_tokenizer_keep_what_marks_them(in_tmp):
 def followed(folder, steps, total, accumulate=1, rank_zero=True):
     """What is noted by step in a run of so many steps of a total, without a trainer; its end brings new vectors."""
     network = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=torch.eye(4)))
-    adaptation = SimpleNamespace(prompt_vectors=lambda _: torch.eye(4)[:2])
+    adaptation = SimpleNamespace(virtual_tokens=2, prompt_vectors=lambda _: torch.eye(4)[:2])
     objective = SimpleNamespace(
         adaptation=adaptation, network=network, tokenizer=load_tokenizer("tiny-clm"), total_steps=total
     )

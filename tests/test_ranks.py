@@ -261,6 +261,7 @@ def test_an_index_that_points_out_of_its_folder_is_refused(in_shards, tmp_path):
     [
         ("--config trainer/fsdp.yaml --model.adaptation adapt/qlora.yaml", "weights of 4 bits do not part"),
         ("--config trainer/fsdp.yaml --model.adaptation adapt/adalora.yaml", "it compares whole matrices"),
+        ("--config trainer/fsdp.yaml --run.save_in_background true", "ranks write their shards together"),
         ("--config trainer/fsdp-offload.yaml", "the weights are in the host's memory already"),
         ("--config trainer/fsdp.yaml --config trainer/adamw-8bit.yaml", "keeps its state in blocks that do not part"),
         ("--config trainer/tensor-parallel.yaml --model.adaptation adapt/dora.yaml", "tensor_parallel knows how Full"),

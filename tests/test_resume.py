@@ -176,6 +176,24 @@ print((peak() - before) / 320e6)
     assert float(done.stdout) < 1.2
 
 
+def test_checkpoints_in_the_background_are_those_of_the_foreground(six, tmp_path):
+    code, said = ran(tmp_path, f"{SIX} --run.save_in_background true")
+    assert code == 0, said
+    for step in (4, 6):
+        here, there = (
+            read(folder / f"runs/lora/001/checkpoints/step={step}.ckpt")["state_dict"] for folder in (tmp_path, six)
+        )
+        assert differs(here, there) == ""
+
+
+def test_a_background_that_cannot_write_stops_the_run_with_one_message(mounted, tmp_path):
+    disk = mounted("size=6m")
+    code, said = ran(tmp_path / "work", f"{SIX} --run.root {disk} --run.save_in_background true --run.keep 9")
+    assert code == 1
+    assert "are free on its disk: make room" in said.splitlines()[-1]
+    assert not newest_verified(disk / "lora/001")[1]
+
+
 # Which run goes on.
 
 
