@@ -54,10 +54,27 @@ def take_position(trainer: Any, checkpoint: dict[str, Any]) -> None:
             f"trainer.accumulate_grad_batches), now it would have {now['rows'] or now['tokens']}: set them so that the "
             "product stays, or set run.resume never."
         )
-    if was["window"] == now["window"]:
-        return
-    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    ready = batches["current"]["ready"]
-    found = len(data.plan()) if batches["is_last_batch"] else ready // was["window"] * now["window"]
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    if batches["is_last_batch"]:
+        _between_epochs(batches, epochs)
+    elif was["window"] != now["window"]:
+        ready = batches["current"]["ready"]
+        found = ready // was["window"] * now["window"]
+        for count in ("total", "current"):
+            batches[count] = {name: value + found - ready for name, value in batches[count].items()}
+
+
+def begin_there(trainer: Any) -> None:
+    """Training begins at the position taken: between two epochs, with a new one as if nothing had been loaded."""
+    epochs = trainer.fit_loop.epoch_progress.current
+    if epochs.ready == epochs.completed > 0:
+        trainer.fit_loop.epoch_loop.restarting = False
+
+
+def _between_epochs(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
+    """Let the next epoch begin. The trainer would go into the one that is over once more, and count it twice."""
     for count in ("total", "current"):
-        batches[count] = {name: value + found - ready for name, value in batches[count].items()}
+        epochs[count] = dict.fromkeys(epochs[count], epochs[count]["ready"])
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False

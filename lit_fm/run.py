@@ -17,7 +17,7 @@ from lit_fm.data.base import ObjectiveData
 from lit_fm.durable import free, keep_old, write_json
 from lit_fm.guard import Guard
 from lit_fm.keep import Keep
-from lit_fm.position import position_of, take_position
+from lit_fm.position import begin_there, position_of, take_position
 from lit_fm.provenance import provenance
 from lit_fm.screen import console, show_data, show_learnable
 from lit_fm.track import Tracker, loggers
@@ -162,6 +162,7 @@ class Run(L.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.begun = True
+        begin_there(trainer)
         if state := getattr(self, "_random_state", None):
             randomness.restore(state)
 

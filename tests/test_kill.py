@@ -77,6 +77,51 @@ def killed_again_and_again(folder, kind, seconds, kills, chance):
         died.append(within)
 
 
+def dies_at(step):
+    """When the first micro-batch of this optimizer step begins."""
+
+    def hook():
+        from lit_fm.objectives.training import Training
+
+        real = Training.training_step
+
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, batch, batch_idx)
+
+        Training.training_step = training_step
+
+    return hook
+
+
+VALIDATION = {
+    "amid an epoch": "",
+    "at its end": "--trainer.val_check_interval null ",
+    "never": "--trainer.limit_val_batches 0 ",
+}
+
+
+@pytest.mark.parametrize("when", list(VALIDATION))
+@pytest.mark.parametrize("kind", ["mlm", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("clm", "span"))])
+def test_a_run_killed_at_the_end_of_an_epoch_ends_bit_equal(tmp_path, kind, when):
+    """Step 8 begins the second epoch, and the last step of the first has fewer micro-batches than the others."""
+    arguments = [*command(kind), *VALIDATION[when].split()]
+
+    def killed(step):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        if step:
+            code = yield from ended(started(folder, arguments, dies_at(step)))
+            assert code == -signal.SIGKILL
+        code = yield from ended(started(folder, arguments))
+        assert code == 0, (folder / "out.txt").read_text()[-3000:]
+        return outcome(folder, STEPS)
+
+    straight, *others = finish(killed(0), killed(7), killed(8), killed(9))
+    assert [differs(found, straight) for found in others] == ["", "", ""]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", list(RUNS))
