@@ -1,6 +1,7 @@
 """What a checkpoint holds: the weights that learn, and never those that stay as the backbone has them."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ def newest(run: Path) -> Path:
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"--run {run}: there is no run (a folder with config.yaml) here. Runs are in runs/.")
     found, damaged = newest_verified(run)
+    for line in damaged:
+        print(line, file=sys.stderr)
     if not found:
         raise FileNotFoundError(f"--run {run}: this run has no checkpoint {'that is whole' if damaged else 'yet'}.")
     return found
@@ -40,6 +43,13 @@ def newest_verified(run: Path) -> tuple[Path | None, list[str]]:
         else:
             return path, damaged
     return None, damaged
+
+
+def put_aside(folder: Path, last: Path | None) -> None:
+    """Rename checkpoints beyond the last one that is whole: they are damaged, and must not count among those to keep."""
+    for step, path in by_step(folder).items():
+        if last is None or step > int(last.stem.removeprefix("step=")):
+            path.rename(durable.free(path.with_suffix(".damaged")))
 
 
 def learnable_names(module: nn.Module) -> set[str]:

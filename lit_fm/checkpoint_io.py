@@ -70,6 +70,8 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """By its name first: what is half removed is no checkpoint any more."""
+        if not Path(path).exists():
+            return
         draft = durable.begin(Path(path))
         Path(path).rename(draft / Path(path).name)
         shutil.rmtree(draft, ignore_errors=True)

@@ -17,6 +17,8 @@ from typing import Any
 MANIFEST = "manifest.json"
 DRAFT = ".draft-"
 """What the name of a folder begins with while it is written."""
+OLD = f"{DRAFT}old-"
+"""And of one that holds what another takes the place of: until that is there, it is what there is."""
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def commit(draft: Path, path: Path, about: dict[str, Any] | None = None, hashed:
         _sync(written)
     old = None
     if path.exists():
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=DRAFT))
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=OLD))
         path.rename(old / path.name)
     draft.rename(path)
     _sync(path.parent)
@@ -117,7 +119,8 @@ def verify(path: Path) -> dict[str, Any]:
         files = {name: (entry["sha256"], entry["bytes"]) for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: its {MANIFEST} cannot be read ({error}).") from error
-    found = {file.name for file in path.iterdir()} - {MANIFEST}
+    there = {file.name for file in path.iterdir()} - {MANIFEST}
+    found = {name for name in there if name in files or not name.startswith(".")}  # what a desktop leaves is no matter
     if found != set(files):
         lacking, extra = sorted(set(files) - found), sorted(found - set(files))
         raise ValueError(f"{path} is damaged: files lacking {lacking}, too many {extra}.")
@@ -128,7 +131,10 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written."""
+    """Remove what killed processes left half written, and put back what they were about to replace."""
+    for old in folder.glob(f"{OLD}*/*"):
+        if not (folder / old.name).exists():
+            old.rename(folder / old.name)
     for draft in folder.glob(f"{DRAFT}*"):
         shutil.rmtree(draft, ignore_errors=True)
 

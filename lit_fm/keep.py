@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_fm.checkpoint import by_step
+from lit_fm.position import validate
 from lit_fm.screen import console
 from lit_fm.signals import WISHES, Wishes, exit_code
 
@@ -26,15 +27,22 @@ class Keep(Checkpoint):
         self._saved = -1
         self._waiting = False
         self._held: dict[str, Any] | None = None
+        self._due = False  # a validation, behind what is saved
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._saved = trainer.global_step if trainer.ckpt_path else -1
         self._step = trainer.global_step
         self.wishes.begin()
         pl_module.wishes = self.wishes
+        if self._due:
+            self._due = False
+            validate(trainer)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.wishes.end()
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation_due"] = self._due
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._due = trainer.state.fn == "fit" and checkpoint.get("validation_due", False)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self.wishes.give_back()
@@ -46,15 +54,16 @@ class Keep(Checkpoint):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        if any(pl_module.asked):
-            self._stop(trainer, pl_module.asked)
         loop = trainer.fit_loop
-        if loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
-            # What is resumed here does not validate again, so a regular checkpoint waits for the validation's end. Weights
-            # stand still until then: this is what one asked to stop in the meantime writes.
-            self._held = (
-                trainer._checkpoint_connector.dump_checkpoint(weights_only=False) if trainer.limit_val_batches else None
-            )
+        self._due = bool(trainer.limit_val_batches) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if any(pl_module.asked):
+            trainer._logger_connector.update_train_step_metrics()  # of this step, which nobody would log any more
+            self._stop(trainer, pl_module.asked)
+        if self._due:
+            # A regular checkpoint waits for the validation's end. Weights stand still until then: this is what one asked to
+            # stop in the meantime writes; what goes on from it validates first.
+            self._held = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            self._due = False
         if self.every and trainer.global_step % self.every == 0 and not loop.epoch_loop.batch_progress.is_last_batch:
             self._waiting = self._held is not None
             if not self._waiting:
@@ -96,5 +105,6 @@ class Keep(Checkpoint):
             trainer.strategy.save_checkpoint(state, path)
             trainer.strategy.barrier("Keep.save")
         self._saved = trainer.global_step
-        for old in list(by_step(self.folder).values())[: -self.number]:
+        made = [path for step, path in by_step(self.folder).items() if step <= trainer.global_step]
+        for old in made[: -self.number]:
             trainer.strategy.remove_checkpoint(old)

@@ -54,15 +54,29 @@ def take_position(trainer: Any, checkpoint: dict[str, Any]) -> None:
             f"trainer.accumulate_grad_batches), now it would have {now['rows'] or now['tokens']}: set them so that the "
             "product stays, or set run.resume never."
         )
+    if was["window"] != now["window"] and isinstance(trainer.limit_train_batches, int):
+        raise ValueError(
+            f"trainer.limit_train_batches {trainer.limit_train_batches} counts micro-batches, of which a step had "
+            f"{was['window']} and would have {now['window']}: leave it out, or set trainer.accumulate_grad_batches back."
+        )
     loops = checkpoint["loops"]["fit_loop"]
-    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    batches = loops["epoch_loop.batch_progress"]
     if batches["is_last_batch"]:
-        _between_epochs(batches, epochs)
+        _between_epochs(loops)
     elif was["window"] != now["window"]:
         ready = batches["current"]["ready"]
         found = ready // was["window"] * now["window"]
         for count in ("total", "current"):
             batches[count] = {name: value + found - ready for name, value in batches[count].items()}
+
+
+def validate(trainer: Any) -> None:
+    """Run the validation that was due where the checkpoint was written."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False  # it would begin behind the batches of the validation before
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
 
 
 def begin_there(trainer: Any) -> None:
@@ -72,9 +86,13 @@ def begin_there(trainer: Any) -> None:
         trainer.fit_loop.epoch_loop.restarting = False
 
 
-def _between_epochs(batches: dict[str, Any], epochs: dict[str, Any]) -> None:
+def _between_epochs(loops: dict[str, Any]) -> None:
     """Let the next epoch begin. The trainer would go into the one that is over once more, and count it twice."""
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     for count in ("total", "current"):
         epochs[count] = dict.fromkeys(epochs[count], epochs[count]["ready"])
+    if batches["total"]["completed"] < batches["total"]["processed"]:  # written before the step was counted
+        batches["total"] = dict.fromkeys(batches["total"], batches["total"]["ready"])
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
     batches["current"] = dict.fromkeys(batches["current"], 0)
     batches["is_last_batch"] = False

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,6 +25,7 @@ class Results(L.Callback):
         self.predictions: list[dict] = []
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        self.score.finish(trainer, pl_module)
         pl_module.export(self.run.folder / pl_module.adaptation.exports_as)
         if not trainer.is_global_zero:
             return
@@ -45,6 +47,7 @@ class Results(L.Callback):
         if score.scored:
             scored |= {"scored_examples": len(score.scored), "test_examples": score.of}
         losses = {_key(k): float(v) for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
+        losses = losses or last_losses(self.run.folder / "metrics.jsonl")
         return {
             **scored,
             **losses,
@@ -86,6 +89,12 @@ class Results(L.Callback):
             lines = (json.dumps(row, ensure_ascii=False) for row in sorted(rows, key=lambda row: row["row"]))
             path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             console.print(f"{len(rows)} predictions written to {path}")
+
+
+def last_losses(path: Path) -> dict[str, float]:
+    """Of training and validation, as they were logged last."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+    return {_key(k): v for line in lines for k, v in line.items() if k.endswith("/loss")}
 
 
 def _key(metric: str) -> str:

@@ -36,7 +36,13 @@ _HONOURED = (
     "data.init_args.token_budget",
 )
 """Settings that hold from the resumed step on."""
-_FIXED = ("trainer.limit_train_batches", "trainer.overfit_batches", "trainer.reload_dataloaders_every_n_epochs")
+_FIXED = (
+    "model.init_args.optimizer.class_path",
+    "trainer.callbacks",
+    "trainer.limit_train_batches",
+    "trainer.overfit_batches",
+    "trainer.reload_dataloaders_every_n_epochs",
+)
 
 
 class Change(NamedTuple):
@@ -102,18 +108,18 @@ def choose(parent: Path, existing: Path | None, mode: Resume, config: str) -> Ch
         return _required(parent, existing, config)
     if mode == "never":
         return Choice(None, None, [])
+    others: list[str] = []
     for folder in _numbered(parent):
-        if (folder / "summary.json").exists():
-            continue
-        if at_work(folder):
+        if (folder / "summary.json").exists() or at_work(folder):
             continue
         if found := changes((folder / "config.yaml").read_text(encoding="utf-8"), config):
             said = ", ".join(map(str, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-            return Choice(None, None, [f"{folder} is unfinished, but has other settings ({said}): a new run begins."])
+            others.append(f"{folder} is unfinished, but has other settings ({said}): a new run begins.")
+            continue
         checkpoint, damaged = newest_verified(folder)
         where = f"from {checkpoint.stem}" if checkpoint else "from the start: no checkpoint of it is whole"
         return Choice(folder, checkpoint, [*damaged, f"Going on with {folder}, which is unfinished, {where}. {NEW}"])
-    return Choice(None, None, [])
+    return Choice(None, None, others[:1])
 
 
 def _required(parent: Path, existing: Path | None, config: str) -> Choice:
@@ -133,16 +139,36 @@ def _required(parent: Path, existing: Path | None, config: str) -> Choice:
     checkpoint, damaged = newest_verified(folder)
     if checkpoint is None:
         raise FileNotFoundError(f"run.resume: {folder} has no checkpoint that is whole. {' '.join(damaged)}")
+    most, step = (
+        yaml.safe_load(config).get("trainer", {}).get("max_steps") or -1,
+        int(checkpoint.stem.removeprefix("step=")),
+    )
+    if 0 < most < step:
+        raise ValueError(f"run.resume: {folder} has made {step} steps, more than trainer.max_steps {most}: raise it.")
     said = [f"Changed from here on: {', '.join(map(str, found))}."] if found else []
     return Choice(folder, checkpoint, [*damaged, f"Going on with {folder} from {checkpoint.stem}.", *said])
 
 
 def _numbered(parent: Path) -> list[Path]:
-    """Folders of runs, newest first."""
+    """Folders of fits, newest first."""
     if not parent.is_dir():
         return []
-    runs = [p for p in parent.iterdir() if p.name.isdigit() and (p / "config.yaml").is_file()]
+    fits = ("config.yaml", "run.json")  # the other verbs leave no run.json
+    runs = [p for p in parent.iterdir() if p.name.isdigit() and all((p / name).is_file() for name in fits)]
     return sorted(runs, key=lambda p: -int(p.name))
+
+
+def start_of(named: str) -> str:
+    """The checkpoint that a fit was told to start from.
+
+    Raises:
+        ValueError: it is a word that stands for one.
+    """
+    if named in ("last", "best", "hpc", "registry") or named.startswith("registry:"):
+        raise ValueError(
+            f"--ckpt_path {named}: give a checkpoint's folder; run.resume finds the last one of a run by itself."
+        )
+    return named
 
 
 class Lock:
@@ -150,7 +176,10 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "lock").open("w")
-        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OSError(f"{folder} is at work in another process: wait for it, or stop it.") from error
 
     def release(self) -> None:
         self._file.close()

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_fm import durable, randomness, resume
+from lit_fm.checkpoint import put_aside
 from lit_fm.credentials import check_no_credentials
 from lit_fm.data.base import ObjectiveData
 from lit_fm.durable import free, keep_old, write_json
@@ -64,7 +65,8 @@ class Run(L.Callback):
         if skip_steps < 0:
             raise ValueError(f"run.skip_steps is {skip_steps}: give 0 or more.")
         self.keep, self.guard = Keep(save_every, keep, stop_after), Guard(skip_steps)
-        self.checkpoint: Path | None = None
+        self.checkpoint: Path | str | None = None
+        self.start: str | None = None  # a checkpoint that was named
         self.opened = self.settled = False
         self.folder = Path(folder) if folder else Path(root, name)
         self.made: list[Path] = []  # folders that this process made
@@ -93,15 +95,15 @@ class Run(L.Callback):
         choice = resume.choose(Path(self.root, self.name), existing, self.resume, config)
         for line in choice.why:
             console.print(line)
-        self.checkpoint = choice.checkpoint
+        self.checkpoint = choice.checkpoint or (self.start and resume.start_of(self.start))
         if choice.folder is None:
             self._make_folder()
-        else:
-            self.folder = choice.folder
-            keep_old(self.folder / "config.yaml", config)
-            durable.sweep(self.folder / "checkpoints")
-        durable.write_text(self.folder / "config.yaml", config)
+            durable.write_text(self.folder / "config.yaml", config)
+        self.folder = choice.folder or self.folder
         self._lock = resume.Lock(self.folder)
+        if choice.folder:
+            durable.sweep(self.folder / "checkpoints")
+            put_aside(self.folder / "checkpoints", choice.checkpoint)
 
     def _make_folder(self) -> None:
         try:
@@ -163,6 +165,9 @@ class Run(L.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.begun = True
         begin_there(trainer)
+        if trainer.is_global_zero and self.opened:  # only now: a resume that failed changes nothing
+            keep_old(self.folder / "config.yaml", self.config)
+            durable.write_text(self.folder / "config.yaml", self.config)
         if state := getattr(self, "_random_state", None):
             randomness.restore(state)
 
@@ -176,10 +181,14 @@ class Run(L.Callback):
             for logger in trainer.loggers:
                 logger.log_hyperparams(yaml.safe_load(self.config))
             console.print(f"Run folder: {self.folder}")
-            show_data(trainer.datamodule.report, trainer.datamodule.fill())
+            if isinstance(trainer.datamodule, ObjectiveData):
+                show_data(trainer.datamodule.report, trainer.datamodule.fill())
             show_learnable(pl_module)
             if text := pl_module.about():
                 console.print(text)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.keep.wishes.end()  # before the last scoring, which may take long
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if not self.begun:

@@ -110,6 +110,11 @@ class Sharded(ModelParallelStrategy):
     def setup_optimizers(self, trainer: Any) -> None:
         super().setup_optimizers(trainer)
         for optimizer in self.optimizers:
+            fused = any(group.get("fused") for group in optimizer.param_groups)
+            if fused and not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+                raise ValueError(
+                    f"lit_fm.Sharded: {type(optimizer).__name__} is not fused over parts: model.optimizer.fused false."
+                )
             if type(optimizer).__module__.startswith("bitsandbytes"):
                 raise ValueError(
                     f"lit_fm.Sharded: {type(optimizer).__name__} keeps its state in blocks that do not part: use "

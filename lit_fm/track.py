@@ -13,6 +13,8 @@ from typing import Any, Literal
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_fm.durable import free
+
 Tracker = Literal["wandb", "csv", "tensorboard", "none"]
 log = logging.getLogger(__name__)
 PATIENCE = 60.0
@@ -176,7 +178,7 @@ def _wandb(folder: Path, project: str, name: str) -> Any:
 def _csv(folder: Path, project: str, name: str) -> Any:
     from lightning.pytorch.loggers import CSVLogger
 
-    return CSVLogger(folder, name="csv", version="")
+    return CSVLogger(folder, name=free(folder / "csv").name, version="")  # it would delete those of before a resume
 
 
 def _tensorboard(folder: Path, project: str, name: str) -> Any:

@@ -96,10 +96,17 @@ class CLI(LightningCLI):
             raise ValueError(
                 f"trainer: expected settings of the Trainer, got {trainer!r}: write trainer: {{max_steps: 100}}."
             )
-        text = self._parser(self.verb).dump(self.config[self.verb], skip_none=False)
+        settings = self.config[self.verb].clone()
+        settings.run.folder = None  # it says where, not what
+        text = self._parser(self.verb).dump(settings, skip_none=False)
         score = self._get(self.config_init, "score")
         if self.verb == "fit":
             run.keep.wishes.listen()
+            run.start = self._get(self.config_init, "ckpt_path")
+            if trainer.get("enable_checkpointing") is False and (run.keep.every or run.keep.wishes.stop_after):
+                raise ValueError(
+                    "trainer.enable_checkpointing: run.save_every and run.stop_after need checkpoints: set it true."
+                )
         loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"))
         checkpoints = [] if trainer.get("enable_checkpointing") is False else checkpoints
         if trainer.get("enable_progress_bar") is not False:
@@ -127,7 +134,7 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "fit" and not kwargs.get("ckpt_path"):
+        if subcommand == "fit":  # which knows from where to go on
             kwargs["ckpt_path"] = self._get(self.config_init, "run")
         return {**kwargs, "weights_only": True}
 

@@ -58,7 +58,6 @@ LEVELS = [
         "lit_fm.provenance",
         "lit_fm.randomness",
         "lit_fm.signals",
-        "lit_fm.keep",
         "lit_fm.resume",
     ],
     [
@@ -69,7 +68,7 @@ LEVELS = [
             for name in ("base", "batches", "task", "instruct", "mixture", "corpus", "show", "report")
         ),
     ],
-    ["lit_fm.objectives", "lit_fm.position"],
+    ["lit_fm.objectives", "lit_fm.position", "lit_fm.keep"],
     ["lit_fm.run", "lit_fm.results"],
     ["lit_fm.ship"],
     ["lit_fm.cli", "lit_fm.arguments", "lit_fm.trainer_cli", "lit_fm.selftest", "lit_fm.__main__"],
@@ -143,8 +142,9 @@ def test_files_and_functions_stay_within_their_budget():
     # several tasks 50; what an independent review found, 200. Instruction data as it is in the world (templates, chat
     # spans, formats, mixtures, packing, metrics, likelihood, data show and report) took 1,600. Runs that go on (verified
     # checkpoints, whole or in shards, positions, randomness, signals, resuming, the self-test), FSDP2, tensor parallel, bad
-    # steps and trackers that hang took 1,150; what audits of adaptations and data found, 150.
-    assert code <= 8_250
+    # steps and trackers that hang took 1,150; what audits of adaptations and data found, 150,
+    # and a review of runs that go on, 100.
+    assert code <= 8_350
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

@@ -132,6 +132,13 @@ def test_ranks_see_the_rows_of_one_rank_dealt_out():
     assert sorted(chain(*steps(1, 1))) == list(range(101))
 
 
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=SLOW)])
+def test_a_head_is_exported_once_with_its_classes(tmp_path, strategy):
+    arguments = COMMON.replace("fit ", "fit --config classify.yaml ") + "--trainer.max_steps 2 --data.batch_size 4 "
+    run(tmp_path, f"{arguments}--config trainer/{strategy}.yaml --trainer.devices 2", 2)
+    assert json.loads((tmp_path / "runs/classify/001/model/labels.json").read_text()) == ["negative", "positive"]
+
+
 # Saved on some ranks, resumed on others.
 
 PLACES = [

@@ -303,7 +303,192 @@ def test_steps_of_another_size_are_refused(unfinished):
     assert "an optimizer step of this run has 4 rows" in said
 
 
+def killed_at(step):
+    def hook():
+        from lit_fm.objectives.training import Training
+
+        real = Training.training_step
+
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, batch, batch_idx)
+
+        Training.training_step = training_step
+
+    return hook
+
+
+def test_damaged_checkpoints_are_put_aside_and_do_not_push_out_good_ones(unfinished):
+    for step in (4, 6):
+        flip(unfinished / f"runs/lora/001/checkpoints/step={step}.ckpt")
+    assert ran(unfinished, SIX, killed_at(3))[0] == -signal.SIGKILL
+    folder = unfinished / "runs/lora/001/checkpoints"
+    assert names(folder) == ["step=2.ckpt", "step=4.damaged", "step=6.damaged"]
+    assert ran(unfinished, SIX)[0] == 0
+    assert newest_verified(folder.parent)[0].stem == "step=6"
+
+
+def test_other_verbs_do_not_hide_an_unfinished_fit(unfinished):
+    assert ran(unfinished, SIX.replace("fit ", "validate "))[0] == 0
+    assert (unfinished / "runs/lora/002/validate.json").exists()
+    code, said = ran(unfinished, SIX)
+    assert code == 0, said
+    assert "Going on with runs/lora/001" in said.replace("\n", " ")
+
+
+def test_the_newest_run_with_these_settings_goes_on_behind_others(unfinished):
+    assert ran(unfinished, f"{SIX} --seed_everything 3", killed_at(3))[0] == -signal.SIGKILL
+    code, said = ran(unfinished, SIX)
+    assert code == 0, said
+    assert "Going on with runs/lora/001" in said.replace("\n", " ")
+
+
+def test_changed_optimizer_settings_hold_and_another_class_is_refused_without_a_trace(unfinished):
+    more = f"{BASE} --trainer.max_steps 7 --run.save_every 1 --run.resume required"
+    before = (unfinished / "runs/lora/001/config.yaml").read_text()
+    code, said = ran(unfinished, f"{more} --model.optimizer torch.optim.SGD --model.optimizer.init_args.lr 0.1")
+    assert code == 1
+    assert "class_path 'torch.optim.AdamW' -> 'torch.optim.SGD'" in said
+    code, said = ran(unfinished, f"{more} --trainer.strategy lit_fm.nothing")
+    assert code == 1
+    assert (unfinished / "runs/lora/001/config.yaml").read_text() == before
+    code, said = ran(unfinished, f"{more} --model.optimizer.init_args.betas [0.1,0.2]")
+    assert code == 0, said
+    (group, *_) = read(unfinished / "runs/lora/001/checkpoints/step=7.ckpt")["optimizer_states"][0]["param_groups"]
+    assert list(group["betas"]) == [0.1, 0.2]
+
+
+def test_a_run_that_was_cut_off_behind_its_last_step_is_scored_all_the_same(tmp_path):
+    def dies():
+        from lit_fm.results import Results
+
+        Results._summary = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+
+    arguments = SIX.replace("--score.examples 0", "--score.examples 4")
+    assert ran(tmp_path / "a", arguments)[0] == 0
+    assert ran(tmp_path / "b", arguments, dies)[0] == -signal.SIGKILL
+    code, said = ran(tmp_path / "b", arguments)
+    assert code == 0, said
+    one, other = (json.loads((tmp_path / n / "runs/lora/001/summary.json").read_text()) for n in "ab")
+    for key in ("measured", "exact_match", "exact_match_before", "optimizer_steps", "generations"):
+        assert one[key] == other[key], key
+    assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+
+
+def test_fewer_steps_than_were_made_are_refused(unfinished):
+    code, said = ran(unfinished, f"{BASE} --trainer.max_steps 3 --run.resume required")
+    assert code == 1
+    assert "has made 6 steps, more than trainer.max_steps 3" in said
+
+
+def test_a_named_checkpoint_starts_a_run_and_the_run_then_goes_on_by_its_own(six, tmp_path):
+    start = six / "runs/lora/001/checkpoints/step=4.ckpt"
+    arguments = f"{BASE} --trainer.max_steps 10 --run.save_every 2 --ckpt_path {start}"
+    assert ran(tmp_path / "a", arguments, killed_at(9))[0] == -signal.SIGKILL
+    code, said = ran(tmp_path / "a", arguments)
+    assert code == 0, said
+    assert "from step=8" in said.replace("\n", " ")
+    lines = map(json.loads, (tmp_path / "a/runs/lora/001/metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "train/loss" in line] == [4, 5, 6, 7, 8, 8, 9]
+    for word in ("last", "best"):
+        code, said = ran(tmp_path / word, f"{SIX} --ckpt_path {word}")
+        assert code == 1
+        assert f"--ckpt_path {word}: give a checkpoint's folder" in said
+
+
+def test_the_config_of_a_run_that_was_extended_makes_a_new_run(six, tmp_path):
+    shutil.copytree(six / "runs", tmp_path / "runs")
+    assert ran(tmp_path, "fit --run runs/lora/001 --trainer.max_steps 8")[0] == 0
+    assert ran(tmp_path, "fit --config runs/lora/001/config.yaml")[0] == 0
+    assert names(tmp_path / "runs/lora") == ["001", "002"]
+
+
+def test_a_test_of_a_run_says_when_it_takes_an_older_checkpoint(six, tmp_path):
+    shutil.copytree(six / "runs", tmp_path / "runs")
+    flip(tmp_path / "runs/lora/001/checkpoints/step=6.ckpt")
+    code, said = ran(tmp_path, "validate --run runs/lora/001")
+    assert code == 0
+    assert "step=6.ckpt is damaged" in said
+
+
+def test_what_a_kill_left_amid_replacing_a_checkpoint_is_put_back(tmp_path, monkeypatch):
+    path = tmp_path / "step=1.ckpt"
+    VerifiedCheckpointIO().save_checkpoint(state(1), path)
+    real = Path.rename
+
+    def rename(self, target):
+        if target == path:  # as if killed here, the old one moved and the new one not yet in its place
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        VerifiedCheckpointIO().save_checkpoint(state(2), path)
+    monkeypatch.undo()
+    assert not path.exists()
+    durable.sweep(tmp_path)
+    assert names(tmp_path) == ["step=1.ckpt"]
+    assert read(path)["weights"][0] == 1
+
+
+def test_what_a_desktop_leaves_in_a_folder_damages_no_checkpoint(tmp_path):
+    VerifiedCheckpointIO().save_checkpoint(state(1), tmp_path / "a")
+    (tmp_path / "a/.DS_Store").write_bytes(b"x")
+    assert read(tmp_path / "a")["weights"][0] == 1
+
+
+def test_stopping_needs_checkpoints(tmp_path):
+    code, said = ran(tmp_path / "a", f"{SIX} --trainer.enable_checkpointing false")
+    assert code == 1
+    assert "run.save_every and run.stop_after need checkpoints" in said
+
+
 # Signals.
+
+STOPPING = """
+from lightning.pytorch.callbacks import EarlyStopping
+
+class Falls(EarlyStopping):
+    def __init__(self):
+        super().__init__("val/loss", mode="max", patience=2)
+"""
+
+
+@pytest.mark.parametrize("where", ["amid the validation", "in the step before it"])
+def test_a_validation_that_a_signal_cut_off_is_made_when_the_run_goes_on(tmp_path, where):
+    (tmp_path / "falls.py").write_text(STOPPING)
+    arguments = (
+        f"{BASE} --trainer.max_steps 40 --run.save_every 4 --trainer.limit_val_batches 2 --trainer.val_check_interval 3 "
+        "--trainer.callbacks+ falls.Falls"
+    )
+
+    def hook(cut):
+        def begin():
+            sys.path.insert(0, str(tmp_path))
+            from lit_fm.objectives.causal import CausalLM
+
+            name, step = ("validation_step", 6) if where == "amid the validation" else ("training_step", 5)
+            real = getattr(CausalLM, name)
+
+            def call(self, *args):
+                if cut and self.trainer.global_step == step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return real(self, *args)
+
+            setattr(CausalLM, name, call)
+
+        return begin
+
+    assert ran(tmp_path / "straight", arguments, hook(False))[0] == 0
+    assert ran(tmp_path / "cut", arguments, hook(True))[0] == 143
+    code, said = ran(tmp_path / "cut", arguments, hook(False))
+    assert code == 0, said
+    logs = [(tmp_path / name / "runs/lora/001/metrics.jsonl").read_text().splitlines() for name in ("straight", "cut")]
+    one, other = ([json.loads(line) for line in log] for log in logs)
+    for key in ("train/loss", "val/loss"):
+        assert [(x["step"], x[key]) for x in one if key in x] == [(x["step"], x[key]) for x in other if key in x]
+
 
 LONG = f"{BASE} --trainer.max_steps 5000 --trainer.max_epochs 5000"
 

@@ -1,12 +1,14 @@
 """How good a network is on the test split: before a run, after it, and in `test`."""
 
 from collections import defaultdict
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch.distributed as dist
 
+from lit_fm.data.base import ObjectiveData
 from lit_fm.evaluate import perplexity
 from lit_fm.evaluate.calls import calls_of
 from lit_fm.evaluate.likelihood import choose, right_choices
@@ -64,7 +66,7 @@ class Score(L.Callback):
     def measure(self, trainer: Any, objective: Any) -> Found:
         """What is measured on the test split; prompts, predictions and answers are in `scored`."""
         data = trainer.datamodule
-        if not self.examples:
+        if not self.examples or not isinstance(data, ObjectiveData):
             return {}
         if not data.has_answers:
             data.setup("test")
@@ -86,7 +88,7 @@ class Score(L.Callback):
         if ranks > 1:
             parts: list[Any] = [None] * ranks
             dist.all_gather_object(parts, rows)
-            rows = [row for part in parts for row in part]
+            rows = [row for dealt in zip_longest(*parts) for row in dealt if row is not None]
         self.scored = [{key: row[key] for key in ("prompt", "prediction", "answer")} for row in rows]
         return _by_task({task: _found(objective, part, asked[task]) for task, part in _tasks(rows).items()})
 
@@ -105,6 +107,11 @@ class Score(L.Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.after = self.measure(trainer, pl_module)
+
+    def finish(self, trainer: Any, objective: Any) -> None:
+        """What was not measured since no training was left to do, of a run that was cut off in its last scoring."""
+        if not self.after:
+            self.after = self.measure(trainer, objective)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.datamodule.has_answers:  # a test of running text has measured it already

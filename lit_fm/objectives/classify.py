@@ -80,6 +80,8 @@ class Head(Objective):
 
     def export(self, folder: Path) -> None:
         super().export(folder)
+        if self._trainer and not self.trainer.is_global_zero:
+            return
         (folder / "labels.json").write_text(json.dumps(self.labels, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def build(self) -> tuple[Any, list[str]]:

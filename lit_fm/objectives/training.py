@@ -65,6 +65,8 @@ class Training(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         self.network.train()  # from_pretrained gives eval mode, which Lightning would keep: no dropout in the whole fit
         self._clock = time.perf_counter()
+        if self.sharded:
+            self.sharded.learnable(self)  # as they are kept
         if any(p.dtype != torch.float32 for p in self.network.parameters() if p.requires_grad):
             rank_zero_warn(
                 "weights that learn are below float32, where small updates vanish. Prefer model.dtype float32, and "
@@ -150,18 +152,18 @@ class Training(L.LightningModule, ABC):
             group["lr"] *= group.pop("factor")
         # A fused optimizer would undo a scaler's scale inside its step, after norms were taken; we want it before.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        self._asked = [(group["lr"], group.get("weight_decay")) for group in optimizer.param_groups]
+        self._asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self.total_steps = total = self._optimizer_steps()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _use_asked_rates(self) -> None:
-        """A loaded checkpoint brings its own learning rate and weight decay: what was asked for now holds."""
+        """A loaded checkpoint brings its own learning rate, weight decay and so on: what was asked for now holds."""
         optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         factor = self.schedule.factor(scheduler.last_epoch, self.total_steps)  # type: ignore[union-attr]
-        scheduler.base_lrs = [lr for lr, _ in self._asked]  # type: ignore[union-attr]
-        for group, (lr, decay) in zip(optimizer.param_groups, self._asked, strict=True):  # type: ignore[union-attr]
-            group.update({"lr": lr * factor, "initial_lr": lr}, **({} if decay is None else {"weight_decay": decay}))
+        scheduler.base_lrs = [asked["lr"] for asked in self._asked]  # type: ignore[union-attr]
+        for group, asked in zip(optimizer.param_groups, self._asked, strict=True):  # type: ignore[union-attr]
+            group.update({**asked, "lr": asked["lr"] * factor, "initial_lr": asked["lr"]})
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Not when a gradient scaler skipped the update: it then lowered its scale."""
