@@ -17,7 +17,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from lit_fm import zoo
-from lit_fm.quantise import quantisation, right_on_cpu
+from lit_fm.quantise import outlined, quantisation, right_on_cpu
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -55,6 +55,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ValueError: none was found, or it cannot say which characters a token stands for.
     """
     path = zoo.resolve(name)
+    if Path(path).is_dir() and not zoo.has_tokenizer(Path(path)):
+        load_config(name)  # it may be no backbone at all
+        raise ValueError(zoo.no_weights(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -146,14 +149,16 @@ def _load(
 ) -> tuple[PreTrainedModel, list[str]]:
     """A network in training mode, and the names of weights that its files do not hold."""
     path = zoo.resolve(name)
+    if torch.get_default_device().type == "meta":  # a plan: shapes are all that is wanted
+        return outlined(auto_class, config, DTYPES[dtype], bits, keep), []
     if from_scratch and bits:
         raise ValueError(
             f"model.from_scratch: weights of {bits} bits cannot learn: load a backbone, or leave out bits."
         )
     if from_scratch:
         return _tried(auto_class.from_config, name, config, dtype=DTYPES[dtype]).train(), []
-    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
-        raise ValueError(f"{path} holds no weights: set `model.from_scratch: true`, or give a folder that has some.")
+    if Path(path).is_dir() and not zoo.has_weights(Path(path)):
+        raise ValueError(zoo.no_weights(name))
     more = {"config": config, "dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
     if bits:
         more |= {"quantization_config": quantisation(bits, DTYPES[dtype], keep), "device_map": {"": device}}
@@ -231,6 +236,8 @@ def fit_embeddings(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
 def context_length(config: PretrainedConfig) -> int | None:
     """The longest sequence that the architecture is made for, in tokens, where it says so."""
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and longest < 0:  # XLNet says -1: relative positions have no end
+        return None
     # Positions of RoBERTa and its kin begin behind the number of the padding token.
     behind = config.model_type in _POSITIONS_BEHIND_PADDING
     return longest - config.pad_token_id - 1 if longest and behind and config.pad_token_id is not None else longest

@@ -13,7 +13,7 @@ import warnings
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from lit_fm import __version__
 from lit_fm.arguments import expand
@@ -49,8 +49,14 @@ FUNCTIONS = {
         "make a tokenizer from text: BPE, WordPiece or Unigram",
     ),
     "tokens": ("lit_fm.tokens:tokens", 'what a backbone makes of a text: pieces, ids, vectors (tokens "The teacher.")'),
-    "zoo": ("lit_fm.zoo:zoo", "the model zoo: zoo list, zoo show NAME"),
+    "scale": (
+        "lit_fm.plan.scale:scale",
+        "what training costs, the loss to expect, how far from optimal: scale --parameters 70B --tokens 1.4T",
+    ),
+    "zoo": ("lit_fm.catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
+    "twin": ("lit_fm.twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
 }
+OTHERS = ("data", "plan", "selftest")
 OUT_OF_MEMORY = (
     "The step does not fit into memory. Lower data.batch_size, and raise trainer.accumulate_grad_batches by as much: the "
     "steps stay the same. Or lower data.max_length, add --config trainer/activation-checkpointing.yaml or "
@@ -75,6 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         looks = {f"data {name}": text for name, text in LOOKS.items()}
+        looks["plan"] = "will it fit, what will it take: plan --config NAME [--device rtx4090]"
         looks["selftest resume"] = "is a killed run that goes on the run it was? selftest resume --config NAME"
         verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
@@ -95,9 +102,12 @@ def main(argv: list[str] | None = None) -> None:
         guarded(selftest, rest)
     elif verb == "data":
         guarded(look_at_data, rest)
+    elif verb == "plan":
+        guarded(make_plan, rest)
     else:
         fail(
-            f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, 'data', 'selftest'])}", code=2
+            f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, *OTHERS])}",
+            code=2,
         )
 
 
@@ -185,14 +195,18 @@ def run_function(verb: str, args: list[str]) -> None:
 
 
 def _named(args: list[str], function: Any) -> list[str]:
-    """Words before the first option are the function's parameters in their order."""
+    """Words before the first option are the function's parameters in their order; a list takes all that are left."""
     words = list(takewhile(lambda arg: not arg.startswith("--"), args))
-    parameters = list(inspect.signature(function).parameters)[: len(words)]
-    first = next(iter(inspect.signature(function).parameters.values()), None)
-    if words and first and first.annotation == list[str]:  # all of them are its items
-        return [f"--{first.name}={json.dumps(words)}", *args[len(words) :]]
-    named = [part for name, word in zip(parameters, words, strict=False) for part in (f"--{name}", word)]
-    return [*named, *args[len(parameters) :]]
+    options, named = args[len(words) :], []
+    for parameter in inspect.signature(function).parameters.values():
+        if not words:
+            break
+        if list[str] in (parameter.annotation, *get_args(parameter.annotation)):
+            named.append(f"--{parameter.name}={json.dumps(words)}")
+            words = []
+        else:
+            named += [f"--{parameter.name}", words.pop(0)]
+    return [*named, *words, *options]
 
 
 def run_trainer(verb: str, args: list[str]) -> None:
@@ -202,6 +216,15 @@ def run_trainer(verb: str, args: list[str]) -> None:
     from lit_fm.trainer_cli import run
 
     run(verb, args, name)
+
+
+def make_plan(args: list[str]) -> None:
+    """What a run would take, without it."""
+    name, rest = expand(["--json=true" if arg == "--json" else arg for arg in args])
+    sys.argv = [sys.argv[0], "plan", *rest]
+    from lit_fm.trainer_cli import look
+
+    look("plan", rest, name)
 
 
 def look_at_data(args: list[str]) -> None:

@@ -30,6 +30,17 @@ def quantisation(bits: int, dtype: torch.dtype, keep: Sequence[str]) -> Any:
     )
 
 
+def outlined(auto_class: Any, config: Any, dtype: torch.dtype, bits: int | None, keep: Sequence[str]) -> Any:
+    """A network without numbers, with layers of the kinds that it would be loaded in: for a plan."""
+    network = auto_class.from_config(config, dtype=dtype)
+    if bits:
+        from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+        network = replace_with_bnb_linear(network, list(keep) or ["lm_head"], quantisation(bits, dtype, keep))
+        network.is_loaded_in_4bit, network.is_loaded_in_8bit, network.is_quantized = bits == 4, bits == 8, True
+    return network.train()
+
+
 def right_on_cpu(network: Any) -> None:
     """Keep 4-bit weights on a CPU to what bitsandbytes 0.50 computes rightly there.
 

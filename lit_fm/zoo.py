@@ -1,10 +1,9 @@
 """The model zoo: one folder a card, in Hugging Face's own format, and what the name of a backbone stands for."""
 
-import json
 from pathlib import Path
-from typing import Literal
 
 from lit_fm import SHARE
+from lit_fm.cards import read_card
 from lit_fm.nearest import did_you_mean
 
 
@@ -15,6 +14,8 @@ def entries() -> dict[str, Path]:
 
 def resolve(name: str) -> str:
     """The folder of a backbone, or its Hugging Face id. A folder wins over a zoo entry, a zoo entry over an id.
+
+    An entry without weights is its folder too: its architecture can be built; `no_weights` says what its weights are.
 
     Raises:
         ValueError: the name is a folder without `config.json`, or can be neither an entry nor an id.
@@ -29,60 +30,45 @@ def resolve(name: str) -> str:
         return str(known[name])
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"there is no backbone folder {name!r}: check the path.")
-    if "/" not in name and "did you mean" in (hint := did_you_mean(name, known)):
+    # Other entries are named like their models: gpt2 and roberta-base, which the hub has, would pass for slips of theirs.
+    with_weights = [entry for entry, path in known.items() if has_weights(path)]
+    if "/" not in name and "did you mean" in (hint := did_you_mean(name, with_weights)):
         raise ValueError(f"there is no backbone {name!r} in the zoo: {hint}")
     return name
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights of its own."""
+    return any(file for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a vocabulary: without one, transformers silently makes tokenizers of a single token."""
+    return any(
+        file
+        for pattern in ("tokenizer.*", "vocab.*", "*.model", "*.spm", "tekken.json")
+        for file in folder.glob(pattern)
+    )
+
+
+def no_weights(name: str) -> str:
+    """What to say when weights or a tokenizer are asked of a folder that has none."""
+    known = entries()
+    if name not in known:
+        return (
+            f"{resolve(name)} holds no weights: set `model.from_scratch: true`, or give a folder that has some."
+            if has_tokenizer(Path(resolve(name)))
+            else f"the backbone {name!r} has no tokenizer ({resolve(name)}): put tokenizer.json beside it."
+        )
+    twin = f"`python -m lit_fm twin {name} --out FOLDER` makes a small one with a tokenizer, for model.from_scratch"
+    hub = read_card(known[name]).hub
+    where = f"use its Hugging Face id, --model.backbone {hub}; or" if hub else "none were published;"
+    return f"the zoo entry {name!r} is an architecture, without weights and tokenizer: {where} {twin}."
 
 
 def unknown(name: str) -> str:
     """What to say when a name is no folder, no zoo entry, and the hub does not give it."""
     return (
-        f"no backbone {name!r}: it is no folder, no zoo entry ({', '.join(entries())}), and Hugging Face did not give it "
-        "(no such id, no network, or a gated model: `hf auth login`)."
+        f"no backbone {name!r}: it is no folder, no zoo entry ({did_you_mean(name, entries())}), and Hugging Face did not "
+        "give it (no such id, no network, or a gated model: `hf auth login`)."
     )
-
-
-def zoo(action: Literal["list", "show"] = "list", name: str | None = None) -> None:
-    """The model zoo: what is in it, or one card.
-
-    Args:
-        action: `list` the entries, or `show` the card of one.
-        name: of the entry to show.
-
-    Raises:
-        ValueError: no such entry.
-    """
-    known = entries()
-    if action == "show":
-        if name is None:
-            raise ValueError(f"zoo show needs the name of an entry: one of {', '.join(known)}.")
-        if name not in known:
-            raise ValueError(f"zoo show: there is no entry {name!r}: {did_you_mean(name, known)}")
-        print(card(known[name]))
-        return
-    if name is not None:
-        raise ValueError(f"zoo list takes no name, got {name!r}: zoo show {name} shows its card.")
-    width = max(map(len, known), default=0)
-    for entry, folder in known.items():
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        made = (config.get("architectures") or [config["model_type"]])[0]
-        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        size = f"{weights / 1e6:.1f} MB of weights" if weights else "no weights here"
-        print(f"{entry:<{width}}  {made:<28} {size:<20} {summary(folder)}")
-    print(f"\nA folder with config.json (and README.md, weights, a tokenizer) in {SHARE / 'zoo'} is an entry.")
-
-
-def card(folder: Path) -> str:
-    """The card's text, without its machine-readable head."""
-    path = folder / "README.md"
-    if not path.is_file():
-        return f"{folder.name} has no card: write {path}."
-    text = path.read_text(encoding="utf-8")
-    return text.split("\n---\n", 1)[1].strip() if text.startswith("---\n") and "\n---\n" in text else text.strip()
-
-
-def summary(folder: Path) -> str:
-    """The first paragraph under the title of a card."""
-    paragraphs = [part.strip() for part in card(folder).split("\n\n")]
-    found = next((part for part in paragraphs if part and not part.startswith("#")), "")
-    return " ".join(found.split())

@@ -15,7 +15,15 @@ FILES = {
 LEVELS = [
     ["lit_fm", "lit_fm.nearest"],
     [
+        *(
+            f"lit_fm.plan.{name}"
+            for name in ("quantity", "rule_of_thumb", "scaling", "labels", "frontier", "scale", "devices")
+        ),
+        "lit_fm.cards",
         "lit_fm.zoo",
+        "lit_fm.catalogue",
+        "lit_fm.draft",
+        "lit_fm.twin",
         "lit_fm.durable",
         "lit_fm.credentials",
         "lit_fm.gradients",
@@ -70,7 +78,7 @@ LEVELS = [
     ],
     ["lit_fm.objectives", "lit_fm.position", "lit_fm.keep"],
     ["lit_fm.run", "lit_fm.results"],
-    ["lit_fm.ship"],
+    ["lit_fm.ship", "lit_fm.plan"],
     ["lit_fm.cli", "lit_fm.arguments", "lit_fm.trainer_cli", "lit_fm.selftest", "lit_fm.__main__"],
 ]
 
@@ -143,8 +151,9 @@ def test_files_and_functions_stay_within_their_budget():
     # spans, formats, mixtures, packing, metrics, likelihood, data show and report) took 1,600. Runs that go on (verified
     # checkpoints, whole or in shards, positions, randomness, signals, resuming, the self-test), FSDP2, tensor parallel, bad
     # steps and trackers that hang took 1,150; what audits of adaptations and data found, 150,
-    # and a review of runs that go on, 100.
-    assert code <= 8_350
+    # and a review of runs that go on, 100. Knowing the cost (scaling laws and their pictures, plans, devices) took 850,
+    # cards of 52 models with their verbs and small twins 320.
+    assert code <= 9_600
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

@@ -1,13 +1,10 @@
-"""Tokenizers made from text, what a backbone makes of a text, and the zoo."""
-
-import json
+"""Tokenizers made from text, and what a backbone makes of a text."""
 
 import pytest
-from conftest import ROOT
 from transformers import AutoTokenizer
 
 from lit_fm.backbone import load_vectors
-from lit_fm.zoo import entries
+from lit_fm.zoo import resolve
 
 CASES = [
     ("bpe", "causal", {"bos_token": "<s>", "eos_token": "</s>"}, ["<s>"], []),
@@ -66,7 +63,7 @@ def test_a_tokenizer_that_cannot_be_made_is_one_clear_error(lit, in_tmp, args, m
 def test_tokens_shows_pieces_ids_and_vectors(lit):
     done = lit("tokens", "The teacher teaches the student.", "--numbers", 3)
     assert done.code == 0, done.err
-    made = AutoTokenizer.from_pretrained(entries()["tiny-clm"])
+    made = AutoTokenizer.from_pretrained(resolve("tiny-clm"))
     ids = made("The teacher teaches the student.")["input_ids"]
     vectors = load_vectors("tiny-clm")
     lines = [line.split("│") for line in done.out.splitlines() if line.startswith("│")]
@@ -84,59 +81,3 @@ def test_tokens_without_text_or_backbone_is_one_clear_error(lit, args, message):
     done = lit("tokens", *args)
     assert done.code != 0
     assert message in done.err
-
-
-def test_the_zoo_lists_every_entry_and_shows_its_card(lit):
-    listed = lit("zoo", "list")
-    assert listed.code == 0, listed.err
-    assert lit("zoo").out == listed.out
-    for name in entries():
-        [line] = [line for line in listed.out.splitlines() if line.startswith(name)]
-        assert "MB of weights" in line or "no weights here" in line
-        shown = lit("zoo", "show", name)
-        assert shown.out.startswith(f"# {name}\n")
-
-
-def test_a_folder_is_a_new_entry(lit, in_tmp, monkeypatch):
-    import lit_fm.zoo as zoo
-
-    monkeypatch.setattr(zoo, "SHARE", in_tmp)
-    folder = in_tmp / "zoo" / "mine"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text((ROOT / "zoo" / "tiny-clm" / "config.json").read_text())
-    assert "mine  LlamaForCausalLM" in lit("zoo", "list").out
-    assert "write" in lit("zoo", "show", "mine").out
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n# mine\n\nWhat I made.\n")
-    assert "What I made." in lit("zoo", "list").out
-    assert lit("zoo", "show", "mine").out == "# mine\n\nWhat I made.\n"
-    assert zoo.resolve("mine") == str(folder)
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("show", "tiny-xlm"), "did you mean 'tiny-"),
-        (("show",), "needs the name of an entry"),
-        (("list", "tiny-clm"), "zoo show tiny-clm shows its card"),
-        (("shwo", "tiny-clm"), "one of 'list', 'show'"),
-        (("show", "tiny-clm", "more"), "more"),
-    ],
-)
-def test_a_wrong_word_to_the_zoo_is_one_clear_error(lit, args, message):
-    done = lit("zoo", *args)
-    assert done.code != 0
-    assert message in done.err
-    assert "Traceback" not in done.err
-
-
-@pytest.mark.parametrize("name", entries())
-def test_every_entry_is_small_has_a_card_and_its_own_recipe(name):
-    folder = entries()[name]
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    card = (folder / "README.md").read_text()
-    assert weights <= 6e6
-    assert weights == 0 or f"pretrain/{name}.yaml" in card
-    for section in ("Model Details", "Uses", "Bias, Risks and Limitations", "Training Details", "Evaluation"):
-        assert f"## {section}" in card
-    config = json.loads((folder / "config.json").read_text())
-    assert len(AutoTokenizer.from_pretrained(folder)) <= config["vocab_size"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
+from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from lit_fm import backbone as backbones
 from lit_fm import checkpoint as checkpoints
@@ -143,6 +144,14 @@ class Objective(Measuring, ABC):
             raise ValueError(f"model.new_tokens: {known[0]!r} is in the vocabulary already: leave it out.")
         made.add_tokens(self.new_tokens)
         return made
+
+    def borrow_tokenizer(self) -> None:
+        """For a plan of a backbone that has none here: another's, since only shapes count."""
+        try:
+            self.tokenizer  # noqa: B018
+        except ValueError:
+            kin = {AutoModelForMaskedLM: "tiny-mlm", AutoModelForSeq2SeqLM: "tiny-t5"}.get(self.auto_class, "tiny-clm")
+            self.tokenizer = backbones.load_tokenizer(kin)
 
     def configure_model(self) -> None:
         if self.network is not None:

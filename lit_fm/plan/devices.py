@@ -1,0 +1,102 @@
+"""Devices that a run may be planned for: memory, speed, power, price."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lit_fm.nearest import did_you_mean
+
+GIB = 2**30
+RESERVE = 0.06
+"""The share of a device's memory that its driver, libraries and fragments of freed memory take, about."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """By its maker's data sheet.
+
+    Args:
+        memory: GiB.
+        half, single: TFLOPS dense in 16 bits, and in float32 (TF32 where the device has it).
+        watts: at full load.
+        price: dollars an hour, about what it was to rent in 2026; change it to yours.
+    """
+
+    name: str
+    memory: float
+    half: float
+    single: float
+    watts: float
+    price: float
+
+    @property
+    def room(self) -> int:
+        """Bytes that tensors may take."""
+        return int(self.memory * GIB * (1 - RESERVE))
+
+    def peak(self, precision: str) -> float:
+        """FLOPs a second."""
+        return 1e12 * (self.single if precision.startswith(("32", "64")) else self.half)
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        Device("v100", 32, 125, 15.7, 300, 0.6),
+        Device("a100-40", 40, 312, 156, 400, 1.2),
+        Device("a100-80", 80, 312, 156, 400, 1.6),
+        Device("h100", 80, 989, 494, 700, 2.5),
+        Device("h200", 141, 989, 494, 700, 3.3),
+        Device("rtx3090", 24, 71, 35.6, 350, 0.2),
+        Device("rtx4090", 24, 165, 82.6, 450, 0.4),
+    )
+}
+
+
+def find_device(name: str) -> Device:
+    """A device by its name; `cpu` is this machine, measured.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name == "cpu":
+        return this_cpu()
+    if name not in DEVICES:
+        raise ValueError(f"--device: there is no {name!r}: {did_you_mean(name, [*DEVICES, 'cpu'])}")
+    return DEVICES[name]
+
+
+def this_cpu() -> Device:
+    """Its speed in a product of matrices, and the memory that is free now."""
+    import psutil
+    import torch
+
+    def speed(dtype: torch.dtype) -> float:
+        one = torch.randn(1024, 1024, dtype=dtype)
+        one @ one
+        begun = time.perf_counter()
+        for _ in range(3):
+            one @ one
+        return 3 * 2 * 1024**3 / (time.perf_counter() - begun) / 1e12
+
+    free = psutil.virtual_memory().available / GIB
+    return Device("cpu", round(free, 1), speed(torch.bfloat16), speed(torch.float32), 0, 0)
+
+
+def memory_of(device: Any) -> int:
+    """Bytes that are free there now."""
+    import psutil
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def lacking(network: Any, device: Any) -> tuple[int, int] | None:
+    """Bytes that training a network takes at the least, and those that are there; None where they are enough.
+
+    Weights, gradients and two moments in float32: whatever the batch, no run takes less.
+    """
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    need, have = weights + 3 * 4 * learns, memory_of(device) + weights
+    return (need, have) if need > have else None

@@ -1,0 +1,168 @@
+"""What a run will take, before it runs."""
+
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, causal_configs, llama_config
+from test_loss_and_gradients import ragged_items
+from transformers import AutoModelForCausalLM
+
+from lit_fm import AdaLoRA, CausalLM, Full, LoRA
+from lit_fm.backbone import load_network
+from lit_fm.plan import devices
+from lit_fm.plan.devices import DEVICES, find_device
+from lit_fm.plan.memory import plan
+from lit_fm.plan.verb import CHANGES, largest_rows, least_change, overlay
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import memory
+
+SLOW = pytest.mark.slow
+QUICK = [("CausalLM", "LoRA", False), ("MaskedLM", "Full", True), ("SpanCorruption", "Bottleneck", False)]
+ALL = [(o, a, c) for o in memory.BACKBONES for a in memory.ADAPTATIONS for c in (False, True) if (o, a, c) not in QUICK]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("backbones")
+
+
+@pytest.mark.parametrize(
+    ("objective", "adaptation", "again"), [*QUICK, *(pytest.param(*way, marks=SLOW) for way in ALL)]
+)
+def test_planned_memory_is_what_a_profiler_measures(folder, objective, adaptation, again):
+    planned, measured = memory.compare(folder, objective, adaptation, again)
+    assert planned == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize("adaptation", [Full(), LoRA(rank=4), AdaLoRA(rank=2, first_rank=3)])
+def test_a_plan_counts_what_the_network_has(llama, adaptation):
+    made = CausalLM(llama, adaptation)
+    found = plan(made, lambda: [made.collate(ragged_items())])
+    real = CausalLM(llama, type(adaptation)(**adaptation.settings))
+    real.configure_model()
+    learns = [p.numel() for p in real.network.parameters() if p.requires_grad]
+    assert found.parameters == sum(p.numel() for p in real.network.parameters())
+    assert found.learnable == sum(learns)
+    assert found.export == 4 * sum(learns)
+    assert found.checkpoint == pytest.approx(3 * 4 * sum(learns), rel=0.01)
+
+
+def test_operations_are_six_for_each_parameter_and_token_and_those_of_attention(make_backbone):
+    config = llama_config(hidden_size=256, intermediate_size=704, num_hidden_layers=3, tie_word_embeddings=False)
+    made = CausalLM(make_backbone("counted", config))
+    rows, length = 2, 64
+    ids = torch.arange(rows * length).reshape(rows, length).numpy().astype("int32") % 1000 + 100
+    found = plan(made, lambda: [made.collate([made.block(row, False) for row in ids])])
+    matrices = sum(p.numel() for n, p in made.network.named_parameters() if p.ndim == 2 and "embed" not in n)
+    tokens = rows * (length - 1)
+    attention = 3 * config.num_hidden_layers * rows * 4 * (length - 1) ** 2 * config.hidden_size
+    assert found.flops == pytest.approx(6 * matrices * tokens + attention, rel=0.1)
+
+
+def test_four_bits_are_counted_as_they_are_stored(make_backbone):
+    from test_quantise import held
+
+    folder = make_backbone("wide-256", llama_config(hidden_size=256, intermediate_size=704))
+    made = CausalLM(folder, LoRA(rank=4, bits=4))
+    found = plan(made, lambda: [made.collate(ragged_items())])
+    real = held(load_network(folder, AutoModelForCausalLM, bits=4))
+    assert found.peak["frozen weights"] == pytest.approx(real, rel=0.03)
+
+
+@pytest.mark.parametrize("name", causal_configs())
+def test_every_architecture_can_be_planned(make_backbone, name):
+    made = CausalLM(make_backbone(name, causal_configs()[name]), LoRA(rank=4))
+    assert plan(made, lambda: [made.collate(ragged_items())]).bytes > 0
+
+
+def test_the_verb_prints_json_and_reads_no_weights(lit, in_tmp):
+    done = lit("plan", "--config", "lora.yaml", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out[done.out.index("{") :])
+    assert found["learnable"] == 372_736
+    assert found["bytes"] == sum(found["peak"].values())
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_a_model_without_weights_is_planned_by_its_card(lit):
+    options = ("--length", "128", "--data.batch_size", "1", "--model.dtype", "bfloat16", "--json")
+    done = lit("plan", "--config", "lora.yaml", "--model.backbone", "bloom-176b", *options)
+    assert done.code == 0, done.err
+    found = json.loads(done.out[done.out.index("{") :])
+    assert found["parameters"] - found["learnable"] == pytest.approx(176.2e9, rel=0.01)
+
+
+def test_what_does_not_fit_gets_the_least_change_as_an_overlay_that_runs(lit, in_tmp):
+    arguments = ("--config", "full.yaml", "--model.backbone", "gpt2-xl", "--length", "512", "--data.batch_size", "16")
+    done = lit("plan", *arguments, "--device", "a100-80")
+    assert done.code == 0, done.err
+    assert "It does not fit a100-80" in done.out
+    text = done.out.split("(--config FILE.yaml):\n")[1].strip()
+    changed = yaml.safe_load(text)
+    assert changed["data"]["init_args"]["batch_size"] * changed["trainer"]["accumulate_grad_batches"] == 16
+    (in_tmp / "fits.yaml").write_text(text)
+    done = lit("plan", *arguments[:6], "--config", "fits.yaml", "--device", "a100-80", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out[done.out.index("{") :])["fits"]
+
+
+def grows(per_row, rest, **given):
+    """A run that takes so much for each row, and a rest; less with some changes."""
+    from lit_fm.plan.memory import Plan
+
+    def again(changes, rows):
+        cost = per_row // (4 if "model.init_args.activation_checkpointing" in changes else 1)
+        kept = rest // (8 if "model.init_args.dtype" in changes else 1)
+        return Plan({"activations": cost * rows, "frozen weights": kept}, 0, 0, 0, 0, 0, 0)
+
+    return again
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [(700, 0), (300, 1), (230, 2), (60, 5), (5, None)],
+)
+def test_the_least_change_is_found_first(room, expected):
+    found = least_change(grows(100, 100), room, 8, 1) if expected != 1 else least_change(grows(100, 99), room, 8, 1)
+    assert (found and found[0]) == (None if expected is None else CHANGES[{0: 0, 1: 0, 2: 0, 5: 5}[expected]][0])
+
+
+def test_the_largest_micro_batch_is_found_to_the_row():
+    assert largest_rows(grows(10, 5), 1000) == 99
+    assert largest_rows(grows(10, 5), 14) == 0
+
+
+def test_an_overlay_is_nested():
+    assert yaml.safe_load(overlay({"a.b": 1, "a.c": True})) == {"a": {"b": 1, "c": True}}
+
+
+def test_a_fit_that_cannot_fit_says_so_before_it_starts(llama, monkeypatch):
+    made = CausalLM(llama)
+    made.configure_model()
+    assert devices.lacking(made.network, torch.device("cpu")) is None
+    monkeypatch.setattr(devices, "memory_of", lambda device: 1000)
+    need, have = devices.lacking(made.network, torch.device("cpu"))
+    weights = sum(p.numel() for p in made.network.parameters())
+    assert (need, have) == (4 * 4 * weights, 1000 + 4 * weights)  # gradients and two moments beside each weight
+
+
+def test_devices_are_known_and_others_named():
+    assert find_device("h100").memory == 80
+    assert find_device("cpu").single > 0
+    with pytest.raises(ValueError, match="there is no 'h10': did you mean 'h100'"):
+        find_device("h10")
+    assert {"v100", "a100-40", "a100-80", "h100", "h200", "rtx3090", "rtx4090"} == set(DEVICES)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"), [(["--length", "-3"], "length"), (["--device", "abacus"], "there is no 'abacus'")]
+)
+def test_nonsense_is_one_clear_error(lit, more, message):
+    done = lit("plan", "--config", "lora.yaml", *more)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert "Traceback" not in done.err
