@@ -222,7 +222,7 @@ def make_plan(args: list[str]) -> None:
     """What a run would take, without it."""
     name, rest = expand(["--json=true" if arg == "--json" else arg for arg in args])
     sys.argv = [sys.argv[0], "plan", *rest]
-    from lit_fm.trainer_cli import look
+    from lit_fm.look import look
 
     look("plan", rest, name)
 
@@ -235,6 +235,6 @@ def look_at_data(args: list[str]) -> None:
     name, rest = expand(args[1:])
     rest = [f"--number{arg[2:]}" if arg == "-n" or arg.startswith("-n=") else arg for arg in rest]
     sys.argv = [sys.argv[0], "data", args[0], *rest]
-    from lit_fm.trainer_cli import look
+    from lit_fm.look import look
 
     look(args[0], rest, name)

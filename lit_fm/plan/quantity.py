@@ -1,6 +1,7 @@
 """Large numbers as people write them: 70e9, 70B, 1.4T."""
 
 import math
+import re
 
 LARGEST = 1e40
 """Beyond all that there will be, and far from where powers of it overflow."""
@@ -17,7 +18,7 @@ def number(written: str | float, name: str) -> float:
     Raises:
         ValueError: it is no number, or none from 1 to 1e40.
     """
-    text = str(written).strip().replace(",", "").replace("_", "")
+    text = re.sub(r"(?<=\d)[,_](?=\d{3})", "", str(written).strip())
     factor = SUFFIXES.get(text[-1:].upper(), 1.0)
     try:
         value = math.nan if isinstance(written, bool) else float(text if factor == 1 else text[:-1]) * factor
