@@ -129,3 +129,21 @@ def free_port():
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
+
+
+def dies_at(step):
+    """When the first micro-batch of this optimizer step begins."""
+
+    def hook():
+        from lit_fm.objectives.training import Training
+
+        real = Training.training_step
+
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, batch, batch_idx)
+
+        Training.training_step = training_step
+
+    return hook

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import differs, ended, finish, outcome, started
+from forks import dies_at, differs, ended, finish, outcome, started
 
 RUNS = {
     "clm": "--config lora.yaml --data.packing best-fit --data.max_length 96 --data.batch_size 2 --data.rows 60",
@@ -75,24 +75,6 @@ def killed_again_and_again(folder, kind, seconds, kills, chance):
         if code == 0:
             return outcome(folder, STEPS), died
         died.append(within)
-
-
-def dies_at(step):
-    """When the first micro-batch of this optimizer step begins."""
-
-    def hook():
-        from lit_fm.objectives.training import Training
-
-        real = Training.training_step
-
-        def training_step(self, batch, batch_idx):
-            if self.trainer.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(self, batch, batch_idx)
-
-        Training.training_step = training_step
-
-    return hook
 
 
 VALIDATION = {

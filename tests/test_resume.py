@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from forks import differs, ended, finish, outcome, ran, started
+from forks import dies_at, differs, ended, finish, outcome, ran, started
 
 from lit_fm import durable, resume
 from lit_fm.checkpoint import by_step, newest_verified
@@ -303,26 +303,10 @@ def test_steps_of_another_size_are_refused(unfinished):
     assert "an optimizer step of this run has 4 rows" in said
 
 
-def killed_at(step):
-    def hook():
-        from lit_fm.objectives.training import Training
-
-        real = Training.training_step
-
-        def training_step(self, batch, batch_idx):
-            if self.trainer.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(self, batch, batch_idx)
-
-        Training.training_step = training_step
-
-    return hook
-
-
 def test_damaged_checkpoints_are_put_aside_and_do_not_push_out_good_ones(unfinished):
     for step in (4, 6):
         flip(unfinished / f"runs/lora/001/checkpoints/step={step}.ckpt")
-    assert ran(unfinished, SIX, killed_at(3))[0] == -signal.SIGKILL
+    assert ran(unfinished, SIX, dies_at(3))[0] == -signal.SIGKILL
     folder = unfinished / "runs/lora/001/checkpoints"
     assert names(folder) == ["step=2.ckpt", "step=4.damaged", "step=6.damaged"]
     assert ran(unfinished, SIX)[0] == 0
@@ -338,7 +322,7 @@ def test_other_verbs_do_not_hide_an_unfinished_fit(unfinished):
 
 
 def test_the_newest_run_with_these_settings_goes_on_behind_others(unfinished):
-    assert ran(unfinished, f"{SIX} --seed_everything 3", killed_at(3))[0] == -signal.SIGKILL
+    assert ran(unfinished, f"{SIX} --seed_everything 3", dies_at(3))[0] == -signal.SIGKILL
     code, said = ran(unfinished, SIX)
     assert code == 0, said
     assert "Going on with runs/lora/001" in said.replace("\n", " ")
@@ -385,7 +369,7 @@ def test_fewer_steps_than_were_made_are_refused(unfinished):
 def test_a_named_checkpoint_starts_a_run_and_the_run_then_goes_on_by_its_own(six, tmp_path):
     start = six / "runs/lora/001/checkpoints/step=4.ckpt"
     arguments = f"{BASE} --trainer.max_steps 10 --run.save_every 2 --ckpt_path {start}"
-    assert ran(tmp_path / "a", arguments, killed_at(9))[0] == -signal.SIGKILL
+    assert ran(tmp_path / "a", arguments, dies_at(9))[0] == -signal.SIGKILL
     code, said = ran(tmp_path / "a", arguments)
     assert code == 0, said
     assert "from step=8" in said.replace("\n", " ")
