@@ -20,7 +20,7 @@ test: install lint
 	$(BIN)/python -m pytest
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --timeout 1200
 
 lint: install
 	$(BIN)/ruff check .
