@@ -15,7 +15,7 @@ from lit_fm.backbone import load_network
 from lit_fm.plan import devices
 from lit_fm.plan.devices import DEVICES, find_device
 from lit_fm.plan.memory import plan
-from lit_fm.plan.verb import CHANGES, largest_rows, least_change, overlay
+from lit_fm.plan.verb import largest_rows, least_change, overlay
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import memory
@@ -110,7 +110,7 @@ def test_what_does_not_fit_gets_the_least_change_as_an_overlay_that_runs(lit, in
     assert json.loads(done.out[done.out.index("{") :])["fits"]
 
 
-def grows(per_row, rest, **given):
+def grows(per_row, rest):
     """A run that takes so much for each row, and a rest; less with some changes."""
     from lit_fm.plan.memory import Plan
 
@@ -123,12 +123,23 @@ def grows(per_row, rest, **given):
 
 
 @pytest.mark.parametrize(
-    ("room", "expected"),
-    [(700, 0), (300, 1), (230, 2), (60, 5), (5, None)],
+    ("rows", "room", "expected", "size"),
+    [
+        (8, 700, "smaller micro-batches, and more of them in a step", 4),
+        (8, 230, "smaller micro-batches, and more of them in a step", 1),
+        (1, 150, "activations computed again in the backward pass", 1),
+        (8, 150, "both of these", 2),
+        (8, 60, "LoRA over a backbone in 4 bits (QLoRA)", 1),
+        (8, 5, None, None),
+    ],
 )
-def test_the_least_change_is_found_first(room, expected):
-    found = least_change(grows(100, 100), room, 8, 1) if expected != 1 else least_change(grows(100, 99), room, 8, 1)
-    assert (found and found[0]) == (None if expected is None else CHANGES[{0: 0, 1: 0, 2: 0, 5: 5}[expected]][0])
+def test_the_least_change_that_fits_is_found(rows, room, expected, size):
+    """A row takes 100, or 25 where activations are computed again; the rest 100, or 12 in 4 bits."""
+    found = least_change(grows(100, 100), room, rows, 1)
+    assert (found and found[0]) == expected
+    if found:
+        assert found[1].get("data.init_args.batch_size", rows) == size
+        assert found[2].bytes <= room
 
 
 def test_the_largest_micro_batch_is_found_to_the_row():
