@@ -8,13 +8,15 @@ from typing import Any
 import lightning as L
 import torch
 
-from lit_fm.durable import free, keep_old, write_json
+from lit_fm.durable import free, keep_old, write_json, write_lines
 from lit_fm.evaluate.score import Score
 from lit_fm.provenance import peak_memory
 from lit_fm.ranks import writing_ranks_of
 from lit_fm.run import Run
 from lit_fm.screen import console, learnable, show_summary
 from lit_fm.track import Guarded
+
+_SHOWN = ("prompt", "prediction", "answer")
 
 
 class Results(L.Callback):
@@ -30,8 +32,9 @@ class Results(L.Callback):
         if not trainer.is_global_zero:
             return
         summary = self._summary(trainer, pl_module)
-        if (path := self.run.folder / "summary.json").exists():  # the run was extended
-            keep_old(path)
+        for name in ("summary.json", "scored.jsonl"):  # of a run that was extended
+            keep_old(self.run.folder / name)
+        write_lines(self.run.folder / "scored.jsonl", self.score.scored)
         write_json(self.run.folder / "summary.json", summary)
         rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
         for logger in trainer.loggers:
@@ -56,7 +59,7 @@ class Results(L.Callback):
             "learnable_parameters": learnable(objective.network)[0],
             "optimizer_steps": trainer.global_step,
             "measured": list(score.after),
-            "generations": score.scored[:5],
+            "generations": [{key: row[key] for key in _SHOWN} for row in score.scored[:5]],
         }
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -86,8 +89,7 @@ class Results(L.Callback):
             rows = [row for part in parts for row in part]
         if trainer.is_global_zero:
             path = free(self.run.folder / "predictions.jsonl")
-            lines = (json.dumps(row, ensure_ascii=False) for row in sorted(rows, key=lambda row: row["row"]))
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            write_lines(path, sorted(rows, key=lambda row: row["row"]))
             console.print(f"{len(rows)} predictions written to {path}")
 
 

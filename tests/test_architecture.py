@@ -153,7 +153,7 @@ def test_files_and_functions_stay_within_their_budget():
     # steps and trackers that hang took 1,150; what audits of adaptations and data found, 150,
     # and a review of runs that go on, 100. Knowing the cost (scaling laws and their pictures, plans, devices) took 850,
     # cards of 52 models with their verbs and small twins 320.
-    assert code <= 9_600
+    assert code <= 11_500
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

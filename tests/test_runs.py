@@ -128,6 +128,7 @@ def test_two_processes_run_with_checkpoints_along_the_way(in_tmp):
     [run] = (in_tmp / "runs" / "lora").iterdir()
     assert sorted(p.name for p in (run / "checkpoints").iterdir())[-1] == "step=4.ckpt"
     assert summary(run)["scored_examples"] == 8
+    assert len((run / "scored.jsonl").read_text().splitlines()) == 8
     assert lit_test(run, in_tmp)["exact_match"] == summary(run)["exact_match"]
 
 

@@ -47,6 +47,7 @@ class Score(L.Callback):
         self.before: Found = {}
         self.after: Found = {}
         self.scored: list[dict[str, Any]] = []
+        """Of each scored example `prompt`, `prediction`, `answer`, `references`, `task`, and which choice is right."""
         self.of = self.too_long = 0
 
     def _chosen(self, trainer: Any, objective: Any) -> tuple[list[dict], int]:
@@ -89,7 +90,7 @@ class Score(L.Callback):
             parts: list[Any] = [None] * ranks
             dist.all_gather_object(parts, rows)
             rows = [row for dealt in zip_longest(*parts) for row in dealt if row is not None]
-        self.scored = [{key: row[key] for key in ("prompt", "prediction", "answer")} for row in rows]
+        self.scored = rows
         return _by_task({task: _found(objective, part, asked[task]) for task, part in _tasks(rows).items()})
 
     def state_dict(self) -> dict[str, Any]:
