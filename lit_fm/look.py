@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -12,6 +13,7 @@ from lit_fm.data.report import report
 from lit_fm.data.show import show
 from lit_fm.plan.devices import find_device
 from lit_fm.plan.memory import Plan
+from lit_fm.plan.ranks import ranks_of
 from lit_fm.plan.verb import advice, as_json, devices_of, facts_of, planned, table_of
 from lit_fm.screen import console
 from lit_fm.trainer_cli import CLI
@@ -33,6 +35,10 @@ class Look(CLI):
         else:
             parser.add_argument("--out", type=str, default=f"data-report/{self.run_name}", help="the report's folder")
             parser.add_argument("--words", type=PositiveInt, default=13, help="in a row that splits must not share")
+
+    def _set_seed(self) -> None:
+        """Silently: a search plans the run many times."""
+        L.seed_everything(self._get(self.config, "seed_everything"), workers=True, verbose=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         return None
@@ -78,6 +84,9 @@ class Planning(Look):
         parser.add_argument(
             "--device", type=str | None, default=None, help="that it must fit: a100-80, rtx4090, cpu, ..."
         )
+        parser.add_argument(
+            "--devices", type=int | None, default=None, help="ranks; in parts (FSDP2) unless trainer.strategy says how"
+        )
         parser.add_argument("--length", type=int | None, default=None, help="of rows of text; no data is read")
         parser.add_argument("--json", type=bool, default=False, help="print bytes and operations as JSON")
 
@@ -91,10 +100,12 @@ class Planning(Look):
         trainer, length = self._get(self.config_init, "trainer"), self._get(self.config_init, "length")
         if length is not None and length < 8:
             raise ValueError(f"--length is {length}, expected at least 8 tokens: raise it.")
+        on_gpu = self._get(self.config_init, "device") != "cpu"
+        self.ranks = ranks_of(trainer, self._get(self.config_init, "devices"), on_gpu)
         if length:
             self.model.borrow_tokenizer()
         data = self.datamodule if length else self._prepared("fit")
-        self.found = planned(self.model, data, trainer, length)
+        self.found = planned(self.model, data, trainer, length, self.ranks)
         if self.shown:
             self._show_plan(data, trainer, length)
 
@@ -105,10 +116,11 @@ class Planning(Look):
             print(as_json(self.found, device))
             return
         epochs, most = trainer.get("max_epochs"), trainer.get("max_steps") or -1
-        ends = [most, None if length else data.optimizer_steps(window, epochs if (epochs or -1) > 0 else None)]
+        found = None if length else data.optimizer_steps(window, epochs if (epochs or -1) > 0 else None)
+        ends = [most, found and -(-found // self.ranks.batches)]
         steps = min((n for n in ends if n and n > 0), default=None)
-        speeds = devices_of(self.found, str(trainer.get("precision") or "32-true"), steps, device)
-        for part in (table_of(self.found), *facts_of(self.found), speeds):
+        speeds = devices_of(self.found, str(trainer.get("precision") or "32-true"), steps, device, self.ranks.world)
+        for part in (table_of(self.found, self.ranks), *facts_of(self.found), speeds):
             console.print(part)
         for line in advice(self.found, device, data.batch_size, window, self.again) if device else ():
             console.print(line, markup=False)

@@ -49,13 +49,20 @@ class Sharded(ModelParallelStrategy):
             raise ValueError(
                 "run.save_in_background: ranks write their shards together: leave it out with lit_fm.Sharded."
             )
-        ranks = self.num_nodes * self.num_processes
+        self.group(self.num_nodes * self.num_processes)
+        super().setup_environment()
+
+    def group(self, ranks: int) -> None:
+        """Part ranks into groups.
+
+        Raises:
+            ValueError: they do not part.
+        """
         if ranks % self.tensor_parallel:
             raise ValueError(
                 f"Sharded: {ranks} ranks do not part into groups of tensor_parallel {self.tensor_parallel}: change one."
             )
         self._data_parallel_size = ranks // self.tensor_parallel
-        super().setup_environment()
 
     # Part the network.
 
@@ -110,16 +117,7 @@ class Sharded(ModelParallelStrategy):
     def setup_optimizers(self, trainer: Any) -> None:
         super().setup_optimizers(trainer)
         for optimizer in self.optimizers:
-            fused = any(group.get("fused") for group in optimizer.param_groups)
-            if fused and not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-                raise ValueError(
-                    f"lit_fm.Sharded: {type(optimizer).__name__} is not fused over parts: model.optimizer.fused false."
-                )
-            if type(optimizer).__module__.startswith("bitsandbytes"):
-                raise ValueError(
-                    f"lit_fm.Sharded: {type(optimizer).__name__} keeps its state in blocks that do not part: use "
-                    "torch.optim.AdamW; its state is in parts already."
-                )
+            check_optimizer(optimizer)
 
     # What is whole again.
 
@@ -186,6 +184,24 @@ class Sharded(ModelParallelStrategy):
     def remove_checkpoint(self, filepath: Any) -> None:
         if self.is_global_zero:
             self.checkpoint_io.remove_checkpoint(filepath)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse one that cannot work on parts.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    if fused and not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        raise ValueError(
+            f"lit_fm.Sharded: {type(optimizer).__name__} is not fused over parts: model.optimizer.fused false."
+        )
+    if type(optimizer).__module__.startswith("bitsandbytes"):
+        raise ValueError(
+            f"lit_fm.Sharded: {type(optimizer).__name__} keeps its state in blocks that do not part: use "
+            "torch.optim.AdamW; its state is in parts already."
+        )
 
 
 def _parameters(optimizer: Any) -> list[nn.Parameter]:

@@ -32,7 +32,17 @@ def faked(network: nn.Module, mode: FakeTensorMode) -> nn.Module:
 def _parameter(module: nn.Module, name: str, parameter: nn.Parameter, mode: FakeTensorMode) -> nn.Parameter:
     if type(parameter).__name__ == "Params4bit":
         return _four_bits(parameter, mode)
+    if type(parameter).__name__ == "Int8Params":
+        return _eight_bits(parameter, mode)
     return nn.Parameter(fake(parameter, mode), requires_grad=parameter.requires_grad)
+
+
+def _eight_bits(parameter: nn.Parameter, mode: FakeTensorMode) -> nn.Parameter:
+    """A weight in a byte, and a scale in 32 bits for each row."""
+    packed = nn.Parameter(fake(parameter.to(torch.int8), mode), requires_grad=False)
+    packed.CB = packed.data  # type: ignore[attr-defined]
+    packed.SCB = fake(torch.empty(len(parameter), device="meta"), mode)  # type: ignore[attr-defined]
+    return packed
 
 
 def _four_bits(parameter: nn.Parameter, mode: FakeTensorMode) -> nn.Parameter:

@@ -11,17 +11,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from lit_fm.plan.faked import fake, faked
-from lit_fm.plan.ledger import BUFFERS, GRADIENTS, LEARNABLE, STATE, WEIGHTS, Ledger, bytes_of, state_of
+from lit_fm.plan.ledger import BUCKETS, BUFFERS, GRADIENTS, LEARNABLE, STATE, WEIGHTS, Ledger, state_of
+from lit_fm.plan.ranks import Ranks, first_of
+from lit_fm.sharded import check_optimizer
 
 Batch = dict[str, Any]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Plan(NamedTuple):
-    """Of one rank, and one optimizer step of it."""
+    """Of the first rank, and one optimizer step of it."""
 
     peak: dict[str, int]
     """Bytes by kind, at the moment when they are the most together."""
@@ -32,7 +35,7 @@ class Plan(NamedTuple):
     parameters: int
     learnable: int
     checkpoint: int
-    """Bytes of what learns, and of the optimizer's state."""
+    """Bytes of what learns, and of the optimizer's state; of all ranks together."""
     export: int
     """Bytes of what learns."""
 
@@ -42,41 +45,73 @@ class Plan(NamedTuple):
         return sum(self.peak.values())
 
 
-def plan(objective: Any, batches: Callable[[], list[Batch]], precision: str = "32-true") -> Plan:
-    """What an optimizer step over these micro-batches takes. The objective is used up.
+class OnGPU(TorchFunctionMode):
+    """Attention as GPUs compute it: with dropout, too, its scores are never all there at once; on a CPU they are."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is scaled_dot_product_attention and kwargs.get("dropout_p"):
+            kwargs = {**kwargs, "dropout_p": 0.0}
+        return func(*args, **kwargs)
+
+
+def plan(
+    objective: Any, batches: Callable[[], list[Batch]], precision: str = "32-true", ranks: Ranks = Ranks()
+) -> Plan:
+    """What an optimizer step over these micro-batches takes, on the first rank. The objective is used up.
 
     Args:
-        batches: gives the micro-batches, as `collate` does, once the network is there.
+        batches: gives the rank's micro-batches, as `collate` does, once the network is there.
         precision: the trainer's.
+
+    Raises:
+        ValueError: the network cannot be parted so.
     """
+    if ranks.sharded:
+        ranks.sharded.check(objective.adaptation)
     objective.network = network = outline(objective)
     micro = batches()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     objective.network = faked(network, mode)
+    with first_of(ranks), OnGPU() if ranks.on_gpu else nullcontext():
+        if ranks.sharded:
+            ranks.sharded.shard(network, precision)
+        return _of_rank(objective, micro, precision, ranks, mode)
+
+
+def _of_rank(objective: Any, micro: list[Batch], precision: str, ranks: Ranks, mode: FakeTensorMode) -> Plan:
+    network = objective.network
     parameters = [*network.parameters()]
     learns = [p for p in parameters if p.requires_grad]
+    optimizer = objective.optimizer(objective.groups())
+    if ranks.sharded:
+        check_optimizer(optimizer)
+    if hasattr(optimizer, "fill_qmap"):
+        optimizer.fill_qmap()  # what 8 bits stand for is computed, and needs numbers
+    ledger = Ledger()
+    for parameter in learns:
+        parameter.register_post_accumulate_grad_hook(lambda p: ledger.call([p.grad], GRADIENTS))
     with mode:
-        ledger = Ledger()
         ledger.call([p for p in parameters if not p.requires_grad], WEIGHTS)
         ledger.call([part for p in parameters for part in _constants(p)], WEIGHTS)
         ledger.call(learns, LEARNABLE)
         ledger.call(network.buffers(), BUFFERS)
         given = [_given(batch, mode) for batch in micro]
-        optimizer = objective.optimizer(objective.groups())
-        with FlopCounterMode(display=False) as counter:  # in the first step, since counting keeps tensors alive
-            _step(objective, given, optimizer, precision, ledger)
-        ledger.begin()
         with ledger:
             _step(objective, given, optimizer, precision, ledger)
-        state = bytes_of(state_of(optimizer))
+            ledger.begin()
+            _step(objective, given, optimizer, precision, ledger)
+        state = state_of(optimizer)
+    if ranks.world > 1 and not ranks.sharded:
+        ledger.peak[BUCKETS] = _whole_bytes(learns)  # DDP copies gradients into them
     return Plan(
         ledger.peak,
-        counter.get_total_flops(),
+        ledger.flops,
         sum(batch["tokens"] for batch in micro),
         sum(map(_count, parameters)),
         sum(p.numel() for p in learns),
-        bytes_of(learns) + state,
-        bytes_of(learns),
+        _whole_bytes([*learns, *state]),
+        _whole_bytes(learns),
     )
 
 
@@ -87,6 +122,8 @@ def outline(objective: Any) -> Any:
 
 
 def _constants(parameter: Any) -> list[Tensor]:
+    if hasattr(parameter, "SCB"):
+        return [parameter.SCB]
     state = getattr(parameter, "quant_state", None)
     return [] if state is None else [state.absmax, state.code, state.state2.absmax, state.state2.code]
 
@@ -94,6 +131,11 @@ def _constants(parameter: Any) -> list[Tensor]:
 def _count(parameter: Any) -> int:
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()
+
+
+def _whole_bytes(tensors: list[Tensor]) -> int:
+    """With the parts that other ranks have."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _given(batch: Batch, mode: FakeTensorMode) -> Batch:
@@ -111,6 +153,6 @@ def _step(objective: Any, batches: list[Batch], optimizer: Any, precision: str, 
             optimizer.zero_grad()
         total.backward()
         del total
-        ledger.call([p.grad for p in learns if p.grad is not None], GRADIENTS)
+        ledger.call([p.grad for p in learns if p.grad is not None], GRADIENTS)  # FSDP2 sets them by itself
     optimizer.step()
     ledger.call(state_of(optimizer), STATE)

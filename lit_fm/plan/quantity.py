@@ -39,3 +39,8 @@ def short(value: float) -> str:
             scaled = value / factor
             return f"{scaled:,.0f}{suffix}" if 1000 <= scaled < 1e7 else f"{scaled:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def size(count: float) -> str:
+    """Bytes in MiB, or in GiB where that leaves fewer digits."""
+    return f"{count / 2**20:,.1f} MiB" if count < 10 * 2**30 else f"{count / 2**30:,.1f} GiB"

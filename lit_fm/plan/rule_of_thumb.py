@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 STORED = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 """Bytes a parameter, where it only lies there."""
-TRAINED = 24
-"""Bytes a parameter to train in float32 with Adam: 4 for the weight, 4 for its gradient, 8 for Adam's two moments, and some
-8 for activations and what is held for a moment, which in truth hang on batch, length and width."""
+PARTS = {"learnable weights": 4, "gradients": 4, "optimizer state": 8, "activations": 8}
+"""Bytes a parameter to train in float32 with Adam, whose state is two moments. The last part, with all that is held for a
+moment, in truth hangs on batch, length and width."""
+TRAINED = sum(PARTS.values())
 
 
 @dataclass(frozen=True)

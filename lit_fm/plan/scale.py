@@ -8,6 +8,7 @@ from rich.table import Table
 from lit_fm.durable import free
 from lit_fm.plan.frontier import draw_frontier, draw_loss, trained
 from lit_fm.plan.quantity import number, short
+from lit_fm.plan.rule_of_thumb import STORED, TRAINED
 from lit_fm.plan.scaling import PEAKS, Budget, Law, find_law, third
 
 console = Console(highlight=False)  # screen.py's would import Lightning, which takes seconds
@@ -83,6 +84,12 @@ def table(mine: Budget | None, best: Budget, law: Law) -> Table:
     shown.add_row("petaflop/s-days", *(amount(b.petaflop_days) for b in columns))
     for device in PEAKS:
         shown.add_row(f"{device}-days at full efficiency", *(amount(b.device_days(device)) for b in columns))
+    for dtype, stored in STORED.items():
+        shown.add_row(f"GB to store in {dtype}", *(amount(stored * b.parameters / 1e9) for b in columns))
+    shown.add_row(
+        f"GB to train, {TRAINED} bytes a parameter\n(float32, Adam)",
+        *(amount(TRAINED * b.parameters / 1e9) for b in columns),
+    )
     losses = [f"{law.loss(b.parameters, b.tokens):.3f}" if law.compares or b is mine else "" for b in columns]
     shown.add_row(f"expected loss, nats a token\n({law.loss_of})", *losses)
     return shown

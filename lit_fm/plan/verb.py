@@ -11,11 +11,12 @@ from rich.table import Table
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.batches import Batches
 from lit_fm.data.order import Deal
-from lit_fm.plan.devices import DEVICES, GIB, Device
+from lit_fm.plan.devices import DEVICES, Device
 from lit_fm.plan.ledger import ACTIVATIONS, KINDS
 from lit_fm.plan.memory import Plan, plan
-from lit_fm.plan.quantity import short
-from lit_fm.plan.rule_of_thumb import rule_of_thumb
+from lit_fm.plan.quantity import short, size
+from lit_fm.plan.ranks import Ranks
+from lit_fm.plan.rule_of_thumb import PARTS, TRAINED
 
 UTILISATION = 0.4
 """The share of a device's peak that training reaches; PaLM reached 0.46, large runs since then 0.35 to 0.5."""
@@ -26,6 +27,7 @@ _FOUR_BITS = {
     "model.init_args.dtype": "bfloat16",
 }
 _HALF = {"trainer.precision": "bf16-mixed"}
+MOST_RANKS = 1024
 CHANGES: tuple[tuple[str, dict[str, Any], bool, bool], ...] = (
     ("smaller micro-batches, and more of them in a step", {}, False, True),
     ("activations computed again in the backward pass", _CHECKPOINTED, True, False),
@@ -33,6 +35,15 @@ CHANGES: tuple[tuple[str, dict[str, Any], bool, bool], ...] = (
     ("products in 16 bits", {**_CHECKPOINTED, **_HALF}, True, True),
     ("AdamW in 8 bits", {**_CHECKPOINTED, **_EIGHT_BITS}, True, True),
     ("LoRA over a backbone in 4 bits (QLoRA)", {**_CHECKPOINTED, **_HALF, **_FOUR_BITS}, True, True),
+    *(
+        (
+            "weights, gradients and optimizer state in parts, over {:,} devices (FSDP2)",
+            {**_CHECKPOINTED, **_HALF, "trainer.strategy": {"class_path": "lit_fm.Sharded"}, "trainer.devices": 2**k},
+            True,
+            True,
+        )
+        for k in range(1, MOST_RANKS.bit_length())
+    ),
 )
 """From the least to the most; whether with micro-batches of the same size, and of smaller ones."""
 
@@ -54,11 +65,14 @@ def even(objective: Any, rows: int, length: int) -> dict[str, Any]:
     return objective.collate(items, [(0, 0, number) for number in range(rows)])
 
 
-def planned(objective: Any, data: ObjectiveData, trainer: dict[str, Any], length: int | None) -> Plan:
-    """The plan of a run.
+def planned(objective: Any, data: ObjectiveData, trainer: dict[str, Any], length: int | None, ranks: Ranks) -> Plan:
+    """The plan of a run, on the first of its ranks.
 
     Args:
         length: of rows, where the data is not to be read; it is prepared where this is None.
+
+    Raises:
+        ValueError: the strategy cannot part the network.
     """
     window = min(trainer.get("accumulate_grad_batches") or 1, 2)  # a third micro-batch changes nothing any more
 
@@ -67,34 +81,34 @@ def planned(objective: Any, data: ObjectiveData, trainer: dict[str, Any], length
             largest(objective, data, window) if length is None else [even(objective, data.batch_size, length)] * window
         )
 
-    found = plan(objective, batches, str(trainer.get("precision") or "32-true"))
+    found = plan(objective, batches, str(trainer.get("precision") or "32-true"), ranks)
     windows = (trainer.get("accumulate_grad_batches") or 1) / window
     return found._replace(flops=round(found.flops * windows), tokens=round(found.tokens * windows))
 
 
-def table_of(found: Plan) -> Table:
-    """Memory at the peak, by kind."""
-    table = Table("memory at the peak", "MiB", "share", title="One rank, one optimizer step")
+def table_of(found: Plan, ranks: Ranks) -> Table:
+    """Memory at the peak, by kind, beside what the rule of thumb says."""
+    table = Table("memory at the peak", "", "share", "rule of thumb", title=f"{ranks}, one optimizer step")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for kind in KINDS:
-        if size := found.peak.get(kind):
-            table.add_row(kind, f"{size / 2**20:,.1f}", f"{size / found.bytes:.0%}")
-    table.add_row("together", f"{found.bytes / 2**20:,.1f}", "", style="bold")
+        here, thumb = found.peak.get(kind, 0), PARTS.get(kind, 0) * found.parameters
+        if here or thumb:
+            table.add_row(kind, size(here), f"{here / found.bytes:.0%}", size(thumb) if thumb else "")
+    table.add_row("together", size(found.bytes), "", size(TRAINED * found.parameters), style="bold")
     return table
 
 
-def devices_of(found: Plan, precision: str, steps: int | None, device: Device | None) -> Table:
-    """Whether it fits each device, and what a step and the run take there."""
-    table = Table(
-        "device", "memory", "fits", "a step", "the run", "kWh", "$", title=f"At {UTILISATION:.0%} of the peak speed"
-    )
+def devices_of(found: Plan, precision: str, steps: int | None, device: Device | None, ranks: int = 1) -> Table:
+    """Whether it fits each device, and what a step and the run take there, on so many of them."""
+    title = f"At {UTILISATION:.0%} of the peak speed" + (f", {ranks:,} of each" if ranks > 1 else "")
+    table = Table("device", "memory", "fits", "a step", "the run", "kWh", "$", title=title)
     for known in [device] if device else DEVICES.values():
         seconds = found.flops / known.peak(precision) / UTILISATION
         hours = seconds * (steps or 0) / 3600
-        row = (
-            (_time(hours * 3600), f"{hours * known.watts / 1000:,.2f}", f"{hours * known.price:,.2f}")
-            if steps
-            else ("", "", "")
-        )
+        rates = (known.watts / 1000, known.price)  # of this machine, nobody says
+        costs = (f"{hours * ranks * rate:,.2f}" if rate else "unknown" for rate in rates)
+        row = (_time(hours * 3600), *costs) if steps else ("", "", "")
         fits = "yes" if found.bytes <= known.room else "no"
         table.add_row(known.name, f"{known.memory:,.0f} GiB", fits, _time(seconds), *row)
     return table
@@ -114,14 +128,14 @@ def _time(seconds: float) -> str:
 
 def facts_of(found: Plan) -> list[str]:
     """What else a person wants to know, each in a line."""
-    thumb = rule_of_thumb(found.parameters)
     return [
         f"Parameters: {found.parameters:,}, of which {found.learnable:,} learn ({found.learnable / found.parameters:.2%}).",
         f"Operations: {found.flops / 1e12:,.3g} TFLOP a step, {short(found.flops / max(1, found.tokens))} a token.",
-        f"On disk: {found.checkpoint / 2**20:,.1f} MiB a checkpoint, {found.export / 2**20:,.1f} MiB the export.",
+        f"On disk: {size(found.checkpoint)} a checkpoint, {size(found.export)} the export.",
         f"Compute-optimal pre-training: {short(20 * found.parameters)} tokens, 20 a parameter (Hoffmann et al. 2022).",
-        f"By the rule of thumb: {thumb.trained / 2**20:,.0f} MiB to train all of it in float32 with Adam, 24 bytes a "
-        "parameter. The plan differs by what learns, and by activations, which hang on batch and length instead.",
+        f"The rule of thumb is {TRAINED} bytes a parameter: all learn, in float32 with Adam, on one device, and 8 of these "
+        "are activations. The plan counts what does learn, as it is stored, and activations by batch and length; "
+        "gradients are not there at the peak if it comes before them.",
     ]
 
 
@@ -136,12 +150,12 @@ def advice(found: Plan, device: Device, rows: int, window: int, again: Callable[
     if found.bytes <= device.room:
         yield f"It fits {device.name}, with micro-batches of up to {largest_rows(again, device.room)} rows."
         return
-    yield f"It does not fit {device.name}: {found.bytes / GIB:,.2f} GiB, and there are {device.room / GIB:,.2f}."
+    yield f"It does not fit {device.name}: {size(found.bytes)}, and there are {size(device.room)}."
     if not (change := least_change(again, device.room, rows, window)):
-        yield "No change known here makes it fit: take several devices (trainer/fsdp.yaml), or a smaller backbone."
+        yield f"No change known here makes it fit, nor up to {MOST_RANKS:,} devices: take a smaller backbone."
         return
     name, changes, now = change
-    yield f"The least change that fits, with {now.bytes / GIB:,.2f} GiB: {name}. As an overlay (--config FILE.yaml):"
+    yield f"The least change that fits, with {size(now.bytes)}: {name}. As an overlay (--config FILE.yaml):"
     yield overlay(changes)
 
 
@@ -166,29 +180,41 @@ def least_change(
         again: plans the run with changed settings, and so many rows in a micro-batch.
         room: bytes.
     """
+    least = 0
     for name, changes, same, smaller in CHANGES:
-        sizes = [rows] * same + [rows // 2**k for k in range(1, rows.bit_length())] * smaller
-        for size in sizes:
+        if ranks := changes.get("trainer.devices"):
+            if least / ranks > room:  # even if all of it could be parted
+                continue
+            name = name.format(ranks)
+        for micro in [rows] * same + [rows // 2**k for k in range(1, rows.bit_length())] * smaller:
             try:
-                found = again(changes, size)
+                found = again(changes, micro)
             except ValueError:  # the run does not go with such a setting
                 break
             if found.bytes <= room:
-                split = {"data.init_args.batch_size": size, "trainer.accumulate_grad_batches": window * rows // size}
-                return name, {**changes, **(split if size < rows else {})}, found
-            if found.bytes - found.peak.get(ACTIVATIONS, 0) > room:
+                split = {"data.init_args.batch_size": micro, "trainer.accumulate_grad_batches": window * rows // micro}
+                return name, {**changes, **(split if micro < rows else {})}, found
+            rest = found.bytes - found.peak.get(ACTIVATIONS, 0)
+            least = least or rest
+            if rest > room:
                 break  # smaller micro-batches leave all the rest as it is
     return None
 
 
 def largest_rows(again: Callable[..., Plan], room: int, most: int = 4096) -> int:
-    """How many rows a micro-batch may have on a device; 0 if not one fits."""
-    fits, size = 0, 1
-    while size <= most and again({}, size).bytes <= room:
-        fits, size = size, 2 * size
-    step = fits // 2
-    while step:
-        if again({}, fits + step).bytes <= room:
-            fits += step
-        step //= 2
+    """How many rows a micro-batch may have on a device, up to `most`; 0 if not one fits."""
+
+    def bytes_of(rows: int) -> int:
+        return again({}, rows).bytes
+
+    if (one := bytes_of(1)) > room:
+        return 0
+    guess = 1 + (room - one) // max(1, bytes_of(2) - one)  # memory grows by about as much with each row
+    fits, too_many = 1, most + 1
+    while too_many - fits > 1:
+        tried = next((n for n in (guess, guess + 1) if fits < n < too_many), (fits + too_many) // 2)
+        if bytes_of(tried) <= room:
+            fits = tried
+        else:
+            too_many = tried
     return fits
