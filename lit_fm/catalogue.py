@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lit_fm import SHARE
 from lit_fm.cards import Card, read_card
@@ -90,13 +90,14 @@ def _list(filters: dict[str, str | None]) -> None:
     if least or most:
         cards = [c for c in cards if (n := c.facts["parameters"]) and (least or 0) <= n <= (most or n)]
     rows = [
-        (c.name, _short(c.facts["parameters"]), c.facts["objective"] or "", c.licence, _where(c), c.summary)
+        (c.name, _short(c.facts["parameters"]), c.facts["objective"] or "", _where(c), c.licence, c.summary)
         for c in cards
     ]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(5)]
     wide = shutil.get_terminal_size((10_000, 24)).columns if sys.stdout.isatty() else 10_000
     for row in rows:
-        print("  ".join([*map(str.ljust, row, widths), row[5]])[:wide].rstrip())
+        line = "  ".join([*map(str.ljust, row, widths), row[5]]).rstrip()
+        print(line if len(line) <= wide else line[: wide - 1] + "…")
     print(f"\n{len(rows)} of {len(every)} entries. A folder with config.json in {SHARE / 'zoo'} is one.")
 
 
@@ -118,7 +119,10 @@ def _where(card: Card) -> str:
 def _compare(cards: list[Card]) -> None:
     if len(cards) < 2:
         raise ValueError("zoo compare needs the names of two entries or more: zoo list has them.")
-    table = Table("", "parameters", "width", "layers", "heads", "data, tokens", "petaflop/s-days", "memory to train")
+    wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    name = Column("", min_width=max(len(card.name) for card in cards))  # never cut, however narrow the screen
+    quantities = ("size", "width", "layers", "heads", "tokens", "PF/s-days", "memory to train")
+    table = Table(name, *quantities, padding=(0, 1 if wide >= 100 else 0))
     for card in cards:
         width, layers, heads = card.shape
         memory, compute = card.bytes_to_train, card.petaflop_s_days
@@ -127,11 +131,11 @@ def _compare(cards: list[Card]) -> None:
             f"{compute:,.3g}" if compute and compute < 1000 else f"{compute:,.0f}" if compute else "",
             f"{memory / 1e9:,.3g} GB" if memory and memory < 1e12 else f"{memory / 1e9:,.0f} GB" if memory else "",
         )  # fmt: skip
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=wide)
     console.print(table)
     console.print(
-        "Compute: 6 N D, half of that for an encoder-decoder. Memory: 24 bytes a parameter, with Adam in float32. Empty: "
-        "not published."
+        "Size: parameters. PF/s-days: petaflop/s-days to train by 6 N D, half of that for an encoder-decoder. Memory: "
+        "24 bytes a parameter, with Adam in float32. Empty: not published."
     )
 
 

@@ -73,6 +73,6 @@ def _settings(path: str) -> list[str]:
 
 def _options(parser: Any) -> list[str]:
     """All keys that a parser knows, those of its verb included."""
-    keys = [action.dest for action in parser._actions if action.dest != "help"]
+    keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_shtab")]
     verbs = getattr(getattr(parser, "_subcommands_action", None), "choices", None) or {}
     return [*keys, *(key for verb in verbs.values() for key in _options(verb))]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -17,7 +18,7 @@ from test_loss_and_gradients import Fixed
 from transformers import AutoConfig, AutoTokenizer
 
 import lit_fm
-from lit_fm import zoo
+from lit_fm import catalogue, zoo
 from lit_fm.backbone import context_length, load_config, load_network, load_tokenizer
 from lit_fm.cards import FACTS, lacks, read_card
 from lit_fm.catalogue import page
@@ -165,6 +166,17 @@ def test_models_stand_side_by_side(lit):
     assert rows["gpt-3-175b"] == ["175B", "12,288", "96", "96", "300B", "3,637", "4,190 GB"]
     assert rows["chinchilla-70b"] == ["70B", "8,192", "80", "64", "1.4T", "6,806", "1,680 GB"]
     assert rows["t5-11b"] == ["11.3B", "1,024", "24 + 24", "128", "1T", "393", "271 GB"]
+
+
+def test_on_a_narrow_screen_names_stay_whole(lit, monkeypatch):
+    monkeypatch.setattr(catalogue, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setenv("COLUMNS", "80")
+    compared, listed = lit("zoo", "compare", "transformer-large", "mt-nlg-530b", "t5-11b").out, lit("zoo", "list").out
+    assert max(len(line) for line in (compared + listed).splitlines()[:-1]) <= 80
+    assert "│transformer-large│" in compared
+    assert "12,720 GB" in compared
+    for card in CARDS.values():
+        assert card.hub is None or card.hub in listed
 
 
 def test_a_folder_is_a_new_entry(lit, in_tmp, monkeypatch):
