@@ -77,23 +77,28 @@ class Same(L.LightningDataModule):
         return torch.utils.data.DataLoader([self.batch] * STEPS, batch_size=None)
 
 
-def measured(objective):
+def measured(objective, strategy="auto"):
     """Bytes at the peak of three steps, weights included."""
     objective.configure_model()
     weights = bytes_of([*objective.network.parameters(), *objective.network.buffers()])
     trainer = L.Trainer(
         accelerator="cpu", max_steps=STEPS, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=False, strategy=strategy, devices=1,
     )  # fmt: skip
     data = Same(batch_of(objective))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         trainer.fit(objective, datamodule=data)
+    return weights + peak_of(profile)
+
+
+def peak_of(profile):
+    """Bytes at the peak of what was allocated under a profiler."""
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         now += event.nbytes()
         peak = max(peak, now)
-    return weights + peak
+    return peak
 
 
 def compare(folder, objective, adaptation, checkpointing):

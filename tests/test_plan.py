@@ -18,7 +18,7 @@ from lit_fm.plan import devices
 from lit_fm.plan.devices import DEVICES, find_device
 from lit_fm.plan.ledger import bytes_of
 from lit_fm.plan.memory import plan
-from lit_fm.plan.ranks import Ranks, first_of
+from lit_fm.plan.ranks import Ranks, first_of, ranks_of
 from lit_fm.plan.verb import largest_rows, least_change, overlay
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -95,45 +95,80 @@ def test_what_is_quantised_is_planned_as_a_profiler_measures_it(folder, changes)
 # Ranks
 
 
-@pytest.fixture
-def one_of_four(monkeypatch):
-    """A real run on the first of four ranks, of which the others are not there: messages go nowhere, memory is taken."""
-
-    def measured(made, ranks):
-        made.configure_model()
-        with first_of(ranks):
-            if ranks.sharded:
-                ranks.sharded.shard(made.network, "32-true")
-                network = made.network
-            else:
-                network = made.network
-            batch, optimizer = memory.batch_of(made), made.optimizer(made.groups())
-            kept = bytes_of([*network.parameters(), *network.buffers()])
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as found:
-                for _ in range(3):
-                    total, _ = made.token_losses(batch)
-                    optimizer.zero_grad()
-                    total.backward()
-                    del total
-                    optimizer.step()
-        events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
-        now = peak = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            peak = max(peak, now)
-        return kept + peak
-
-    return measured
+def profiled(made, ranks):
+    """Bytes at the peak of three real steps on the first of ranks that are not there: their messages go nowhere."""
+    made.configure_model()
+    with first_of(ranks):
+        ranks.sharded.shard(made.network, "32-true")
+        batch, optimizer = memory.batch_of(made), made.optimizer(made.groups())
+        kept = bytes_of([*made.network.parameters(), *made.network.buffers()])
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            for _ in range(3):
+                total, _ = made.token_losses(batch)
+                optimizer.zero_grad()
+                total.backward()
+                del total
+                optimizer.step()
+    return kept + memory.peak_of(profile)
 
 
 @pytest.mark.parametrize("tensor_parallel", [1, 2, 4])
 @pytest.mark.parametrize("adaptation", [Full, partial(LoRA, rank=16)], ids=["full", "lora"])
-def test_memory_in_parts_is_what_a_profiler_measures_on_one_of_four_ranks(
-    folder, one_of_four, adaptation, tensor_parallel
-):
+def test_memory_in_parts_is_what_a_profiler_measures_on_one_of_four_ranks(folder, adaptation, tensor_parallel):
     made, again = (CausalLM(memory.backbone(folder, "CausalLM"), adaptation()) for _ in range(2))
     planned = plan(made, lambda: [memory.batch_of(made)], ranks=Ranks(4, Sharded(tensor_parallel)))
-    assert planned.bytes == pytest.approx(one_of_four(again, Ranks(4, Sharded(tensor_parallel))), rel=0.05)
+    assert planned.bytes == pytest.approx(profiled(again, Ranks(4, Sharded(tensor_parallel))), rel=0.05)
+
+
+def test_the_copies_of_gradients_that_ddp_sends_are_counted(folder):
+    made, again = (CausalLM(memory.backbone(folder, "CausalLM")) for _ in range(2))
+    planned = plan(made, lambda: [memory.batch_of(made)], ranks=Ranks(2, "ddp"))
+    try:
+        measured = memory.measured(again, "ddp")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert planned.bytes == pytest.approx(measured, rel=0.05)
+    assert planned.peak["gradients to send"] == 4 * planned.learnable
+
+
+def test_parts_of_a_matrix_are_computed_with_once_in_a_group(folder):
+    made, again = (CausalLM(memory.backbone(folder, "CausalLM"), LoRA(rank=4)) for _ in range(2))
+    whole = plan(made, lambda: [memory.batch_of(made)])
+    found = plan(again, lambda: [memory.batch_of(again)], ranks=Ranks(8, Sharded(tensor_parallel=8)))
+    assert (found.parameters, found.learnable, found.checkpoint) == (
+        whole.parameters,
+        whole.learnable,
+        whole.checkpoint,
+    )
+    head = 4 * 2 * 255 * 4 * 512 * 8000 // 2  # the output embeddings stay whole: forward, and back to the hidden states
+    assert found.flops == pytest.approx((whole.flops - head) / 8 + head, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "made", "message"),
+    [
+        (Ranks(6, Sharded(4)), {}, "6 ranks do not part into groups of tensor_parallel 4"),
+        (Ranks(3, Sharded(3)), {}, "tensor_parallel 3 does not divide num_attention_heads"),
+        (Ranks(2, Sharded()), {"adaptation": LoRA(rank=4, bits=4)}, "use strategy ddp"),
+        (Ranks(2, Sharded()), {"optimizer": partial(bitsandbytes.optim.AdamW8bit, lr=1)}, "AdamW8bit keeps its state"),
+    ],
+)
+def test_what_cannot_be_parted_so_is_refused(folder, ranks, made, message):
+    made = CausalLM(memory.backbone(folder, "CausalLM"), **made)
+    with pytest.raises(ValueError, match=message):
+        plan(made, lambda: [memory.batch_of(made)], ranks=ranks)
+
+
+def test_ranks_are_those_of_the_trainer_or_those_asked_for():
+    assert ranks_of({}, None, True) == (1, None, True)
+    assert ranks_of({"devices": 4, "num_nodes": 2}, None, True).world == 8
+    assert ranks_of({"devices": "auto"}, 8, True).sharded.tensor_parallel == 1
+    pairs = ranks_of({"strategy": Sharded(2)}, 8, False)
+    assert (pairs.world, pairs.batches) == (8, 4)
+    with pytest.raises(ValueError, match="add --devices 8"):
+        ranks_of({"strategy": Sharded(2), "devices": "auto"}, None, True)
+    with pytest.raises(ValueError, match="--devices is -1"):
+        ranks_of({}, -1, True)
 
 
 @pytest.mark.parametrize("name", causal_configs())
@@ -179,7 +214,7 @@ def grows(per_row, rest):
 
     def again(changes, rows):
         cost = per_row // (4 if "model.init_args.activation_checkpointing" in changes else 1)
-        kept = rest // (8 if "model.init_args.dtype" in changes else 1)
+        kept = rest // (8 if "model.init_args.dtype" in changes else 1) // changes.get("trainer.devices", 1)
         return Plan({"activations": cost * rows, "frozen weights": kept}, 0, 0, 0, 0, 0, 0)
 
     return again
@@ -193,6 +228,7 @@ def grows(per_row, rest):
         (1, 150, "activations computed again in the backward pass", 1),
         (8, 150, "both of these", 2),
         (8, 60, "LoRA over a backbone in 4 bits (QLoRA)", 1),
+        (1, 36, "weights, gradients and optimizer state in parts, over 16 devices (FSDP2)", 1),
         (8, 5, None, None),
     ],
 )
