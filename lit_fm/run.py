@@ -18,7 +18,8 @@ from lit_fm.data.base import ObjectiveData
 from lit_fm.durable import free, keep_old, write_json
 from lit_fm.guard import Guard
 from lit_fm.keep import Keep
-from lit_fm.plan.devices import lacking
+from lit_fm.plan.foresee import lacking
+from lit_fm.plan.quantity import size
 from lit_fm.position import begin_there, position_of, take_position
 from lit_fm.provenance import provenance
 from lit_fm.screen import console, show_data, show_learnable
@@ -185,10 +186,11 @@ class Run(L.Callback):
             if isinstance(trainer.datamodule, ObjectiveData):
                 show_data(trainer.datamodule.report, trainer.datamodule.fill())
             show_learnable(pl_module)
-            if not pl_module.sharded and (short := lacking(pl_module.network, trainer.strategy.root_device)):
+            where, config = trainer.strategy.root_device, self.folder / "config.yaml"
+            if not pl_module.sharded and (short := lacking(pl_module.network, where, config)):
                 console.print(
-                    f"This will not fit: weights, gradients and optimizer state alone take {short[0] / 2**30:,.1f} GiB, "
-                    f"and {short[1] / 2**30:,.1f} are there. `plan` with the same options and --device says what to change."
+                    f"This will not fit: a step takes {size(short[0])} at its peak, and {size(short[1])} are there. "
+                    "`plan` with the same options and --device says what to change."
                 )
             if text := pl_module.about():
                 console.print(text)

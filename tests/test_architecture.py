@@ -17,7 +17,7 @@ LEVELS = [
     [
         *(
             f"lit_fm.plan.{name}"
-            for name in ("quantity", "rule_of_thumb", "scaling", "labels", "frontier", "scale", "devices")
+            for name in ("quantity", "rule_of_thumb", "scaling", "labels", "frontier", "scale", "devices", "foresee")
         ),
         "lit_fm.cards",
         "lit_fm.zoo",
@@ -62,6 +62,7 @@ LEVELS = [
         "lit_fm.checkpoint_io",
         "lit_fm.shards",
         "lit_fm.sharded",
+        "lit_fm.tensor_parallel",
         "lit_fm.guard",
         "lit_fm.provenance",
         "lit_fm.randomness",

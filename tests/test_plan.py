@@ -10,11 +10,11 @@ import torch
 import yaml
 from conftest import ROOT, causal_configs, llama_config
 from test_loss_and_gradients import ragged_items
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig
 
-from lit_fm import AdaLoRA, CausalLM, Full, LoRA, Sharded
+from lit_fm import AdaLoRA, CausalLM, Full, LoRA, MaskedLM, Sharded
 from lit_fm.backbone import load_network
-from lit_fm.plan import devices
+from lit_fm.plan import foresee
 from lit_fm.plan.devices import DEVICES, find_device
 from lit_fm.plan.ledger import bytes_of
 from lit_fm.plan.memory import plan
@@ -129,6 +129,20 @@ def test_the_copies_of_gradients_that_ddp_sends_are_counted(folder):
         torch.distributed.destroy_process_group()
     assert planned.bytes == pytest.approx(measured, rel=0.05)
     assert planned.peak["gradients to send"] == 4 * planned.learnable
+
+
+def test_dropout_in_attention_keeps_no_scores_on_a_gpu(make_backbone):
+    config = BertConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=2048
+    )
+    folder = make_backbone("dropout", config, tokenizer="tiny-mlm")
+    for again in (False, True):
+        found = []
+        for on_gpu in (False, True):
+            made = MaskedLM(folder, activation_checkpointing=again)
+            found.append(plan(made, lambda made=made: [memory.batch_of(made)], ranks=Ranks(on_gpu=on_gpu)))
+        scores = 4 * 4 * 4 * 256**2  # rows, heads, and float32
+        assert found[0].bytes - found[1].bytes > (1 if again else 4) * scores
 
 
 def test_parts_of_a_matrix_are_computed_with_once_in_a_group(folder):
@@ -251,14 +265,18 @@ def test_an_overlay_is_nested():
     assert yaml.safe_load(overlay({"a.b": 1, "a.c": True})) == {"a": {"b": 1, "c": True}}
 
 
-def test_a_fit_that_cannot_fit_says_so_before_it_starts(llama, monkeypatch):
-    made = CausalLM(llama)
-    made.configure_model()
-    assert devices.lacking(made.network, torch.device("cpu")) is None
-    monkeypatch.setattr(devices, "memory_of", lambda device: 1000)
-    need, have = devices.lacking(made.network, torch.device("cpu"))
-    weights = sum(p.numel() for p in made.network.parameters())
-    assert (need, have) == (4 * 4 * weights, 1000 + 4 * weights)  # gradients and two moments beside each weight
+def test_a_fit_that_cannot_fit_says_so_before_it_starts(lit, in_tmp, monkeypatch):
+    """First by weights and gradients, which no batch can change; where these fit, by the run's own plan."""
+    fit = ("fit", "--config", "full.yaml", "--trainer.max_steps", "1", "--score.examples", "0", "--run.tracker", "none")
+    weights = 4 * 1_476_000
+    for room, worth, said in ((0, foresee.WORTH_A_PLAN, weights * 2), (10**8, 0, None), (10**9, 0, False)):
+        monkeypatch.setattr(foresee, "memory_of", lambda device, room=room: room)
+        monkeypatch.setattr(foresee, "WORTH_A_PLAN", worth)
+        done = lit(*fit, "--run.resume", "never")
+        assert done.code == 0, done.err
+        assert ("This will not fit: a step takes" in done.out) == (said is not False)
+        if said:
+            assert f"takes {said / 2**20:,.1f} MiB at its peak, and {weights / 2**20:,.1f} MiB are there" in done.out
 
 
 def test_devices_are_known_and_others_named():

@@ -89,14 +89,3 @@ def memory_of(device: Any) -> int:
     import torch
 
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def lacking(network: Any, device: Any) -> tuple[int, int] | None:
-    """Bytes that training a network takes at the least, and those that are there; None where they are enough.
-
-    Weights, gradients and two moments in float32: whatever the batch, no run takes less.
-    """
-    weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    need, have = weights + 3 * 4 * learns, memory_of(device) + weights
-    return (need, have) if need > have else None

@@ -4,15 +4,14 @@ The objective itself is built on shapes alone, and makes two optimizer steps und
 no formula has to know the architecture or the adaptation. The second step is the one that counts: optimizer state is there.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 from lit_fm.plan.faked import fake, faked
 from lit_fm.plan.ledger import BUCKETS, BUFFERS, GRADIENTS, LEARNABLE, STATE, WEIGHTS, Ledger, state_of
@@ -45,14 +44,22 @@ class Plan(NamedTuple):
         return sum(self.peak.values())
 
 
-class OnGPU(TorchFunctionMode):
-    """Attention as GPUs compute it: with dropout, too, its scores are never all there at once; on a CPU they are."""
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Attention as GPUs compute it: with dropout, too, its scores are never all there at once; on a CPU they are.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is scaled_dot_product_attention and kwargs.get("dropout_p"):
-            kwargs = {**kwargs, "dropout_p": 0.0}
-        return func(*args, **kwargs)
+    The function is replaced, since a mode would not hold where activations are computed again.
+    """
+    given = functional.scaled_dot_product_attention
+
+    def without_dropout(*args: Any, **kwargs: Any) -> Tensor:
+        return given(*args, **{**kwargs, "dropout_p": 0.0})
+
+    functional.scaled_dot_product_attention = without_dropout
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = given
 
 
 def plan(
@@ -73,7 +80,7 @@ def plan(
     micro = batches()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     objective.network = faked(network, mode)
-    with first_of(ranks), OnGPU() if ranks.on_gpu else nullcontext():
+    with first_of(ranks), as_on_gpu() if ranks.on_gpu else nullcontext():
         if ranks.sharded:
             ranks.sharded.shard(network, precision)
         return _of_rank(objective, micro, precision, ranks, mode)
