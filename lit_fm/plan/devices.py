@@ -80,7 +80,7 @@ def this_cpu() -> Device:
         return 3 * 2 * 1024**3 / (time.perf_counter() - begun) / 1e12
 
     free = psutil.virtual_memory().available / GIB
-    return Device("cpu", round(free, 1), speed(torch.bfloat16), speed(torch.float32), 0, 0)
+    return Device("this cpu", round(free, 1), speed(torch.bfloat16), speed(torch.float32), 0, 0)
 
 
 def memory_of(device: Any) -> int:

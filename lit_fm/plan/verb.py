@@ -11,7 +11,7 @@ from rich.table import Table
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.batches import Batches
 from lit_fm.data.order import Deal
-from lit_fm.plan.devices import DEVICES, Device
+from lit_fm.plan.devices import DEVICES, Device, this_cpu
 from lit_fm.plan.ledger import ACTIVATIONS, KINDS
 from lit_fm.plan.memory import Plan, plan
 from lit_fm.plan.quantity import short, size
@@ -103,7 +103,7 @@ def devices_of(found: Plan, precision: str, steps: int | None, device: Device | 
     """Whether it fits each device, and what a step and the run take there, on so many of them."""
     title = f"At {UTILISATION:.0%} of the peak speed" + (f", {ranks:,} of each" if ranks > 1 else "")
     table = Table("device", "memory", "fits", "a step", "the run", "kWh", "$", title=title)
-    for known in [device] if device else DEVICES.values():
+    for known in [device] if device else [*DEVICES.values(), this_cpu()]:
         seconds = found.flops / known.peak(precision) / UTILISATION
         hours = seconds * (steps or 0) / 3600
         rates = (known.watts / 1000, known.price)  # of this machine, nobody says
