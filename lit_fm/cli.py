@@ -56,7 +56,7 @@ FUNCTIONS = {
     "zoo": ("lit_fm.catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
     "twin": ("lit_fm.twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
 }
-OTHERS = ("data", "plan", "selftest")
+OTHERS = ("data", "plan", "icl", "selftest")
 OUT_OF_MEMORY = (
     "The step does not fit into memory. Lower data.batch_size, and raise trainer.accumulate_grad_batches by as much: the "
     "steps stay the same. Or lower data.max_length, add --config trainer/activation-checkpointing.yaml or "
@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help", "help"):
         looks = {f"data {name}": text for name, text in LOOKS.items()}
         looks["plan"] = "will it fit, what will it take: plan --config NAME [--device rtx4090]"
+        looks["icl"] = "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"
         looks["selftest resume"] = "is a killed run that goes on the run it was? selftest resume --config NAME"
         verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
@@ -104,6 +105,8 @@ def main(argv: list[str] | None = None) -> None:
         guarded(look_at_data, rest)
     elif verb == "plan":
         guarded(make_plan, rest)
+    elif verb == "icl":
+        guarded(ask_in_context, rest)
     else:
         fail(
             f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, *OTHERS])}",
@@ -225,6 +228,15 @@ def make_plan(args: list[str]) -> None:
     from lit_fm.look import look
 
     look("plan", rest, name)
+
+
+def ask_in_context(args: list[str]) -> None:
+    """What a backbone can do that learns nothing."""
+    name, rest = expand(args)
+    sys.argv = [sys.argv[0], "icl", *rest]
+    from lit_fm.in_context import Asking
+
+    Asking(rest, name)
 
 
 def look_at_data(args: list[str]) -> None:

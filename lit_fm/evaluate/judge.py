@@ -141,6 +141,8 @@ def _judged(
     write = [i for i, row in enumerate(rows) if asked[row["task"]].text != [] or not objective.writes]
     for i, text in zip(write, objective.answers([examples[i] for i in write], longest) if write else (), strict=True):
         rows[i]["prediction"] = cut(text, until)
+        if len(rows[i]["prediction"]) < len(text):
+            rows[i]["cut"] = True
     return [{"prediction": "", **row, "answer": row["references"][0]} for row in rows]
 
 
