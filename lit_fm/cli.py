@@ -103,10 +103,8 @@ def main(argv: list[str] | None = None) -> None:
         guarded(selftest, rest)
     elif verb == "data":
         guarded(look_at_data, rest)
-    elif verb == "plan":
-        guarded(make_plan, rest)
-    elif verb == "icl":
-        guarded(ask_in_context, rest)
+    elif verb in ("plan", "icl"):
+        guarded(without_a_fit, verb, rest)
     else:
         fail(
             f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, *OTHERS])}",
@@ -221,22 +219,13 @@ def run_trainer(verb: str, args: list[str]) -> None:
     run(verb, args, name)
 
 
-def make_plan(args: list[str]) -> None:
-    """What a run would take, without it."""
+def without_a_fit(verb: str, args: list[str]) -> None:
+    """What a config would take, or what its backbone can do that learns nothing."""
     name, rest = expand(["--json=true" if arg == "--json" else arg for arg in args])
-    sys.argv = [sys.argv[0], "plan", *rest]
+    sys.argv = [sys.argv[0], verb, *rest]
     from lit_fm.look import look
 
-    look("plan", rest, name)
-
-
-def ask_in_context(args: list[str]) -> None:
-    """What a backbone can do that learns nothing."""
-    name, rest = expand(args)
-    sys.argv = [sys.argv[0], "icl", *rest]
-    from lit_fm.in_context import Asking
-
-    Asking(rest, name)
+    look(verb, rest, name)
 
 
 def look_at_data(args: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
@@ -14,7 +14,7 @@ from lit_fm.data.instruct import Instructions
 from lit_fm.data.shots import Selection, Shots
 from lit_fm.data.tokens import fingerprint
 from lit_fm.durable import write_json, write_lines, write_text
-from lit_fm.evaluate.curve import as_csv, draw, names_of, table
+from lit_fm.evaluate.curve import as_csv, draw, names_of, shown, table
 from lit_fm.evaluate.icl import InContext
 from lit_fm.evaluate.judge import choose_examples, written
 from lit_fm.provenance import provenance
@@ -41,14 +41,14 @@ class Asking(CLI):
         settings = self._get(self.config_init, "trainer")
         if settings.get("devices") not in (None, "auto", 1, "1", -1, "-1") or settings.get("num_nodes", 1) > 1:
             raise ValueError(f"trainer.devices is {settings['devices']}: icl asks on one device, leave it out.")
-        settings |= {"devices": 1, "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-        return self._instantiate_trainer({**settings, "callbacks": []}, [])
+        plain = {"devices": 1, "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        return self._instantiate_trainer({**settings, **plain, "callbacks": []}, [])
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Questions are asked instead."""
 
     def _ask(self) -> None:
-        objective, data, trainer = self.model, self.datamodule, self.trainer
+        objective, data, trainer = self.model, self.datamodule, cast(Any, self.trainer)
         run, score = self._get(self.config_init, "run"), self._get(self.config_init, "score")
         selection, numbers = self._get(self.config_init, "selection"), _numbers(self._get(self.config_init, "shots"))
         if (seeds := self._get(self.config_init, "seeds")) < 1:
@@ -56,7 +56,8 @@ class Asking(CLI):
         _check(objective, data, run)
         objective.adaptation = _plain(objective.adaptation)
         trainer.datamodule = data
-        data.trainer = objective.trainer = trainer
+        objective.trainer = trainer
+        data.attach(objective)
         chosen = choose_examples(data, objective, score.examples, score.longest)
         if not chosen.examples:
             raise ValueError(f"there is no question to ask: {type(objective).__name__} can answer no test example.")
@@ -132,7 +133,7 @@ def _measure(asking: InContext, cells: list[tuple[int, int]], selection: Selecti
         row, scored = asking.measure(number, seed)
         row = {"shots": number, "seed": seed, "selection": selection, **row}
         answers.add(row, scored, about, ended=place == len(cells) - 1)
-        found = {name: row[name] for name in names_of([row])}
+        found = {name: row[name] for name in shown([row])}
         console.print(f"{number} shots{f', seed {seed}' if number else ''}: {', '.join(written(found)) or 'no room'}")
     console.print(table(answers.rows))
     _say(answers.rows, asking)
@@ -145,11 +146,11 @@ def _say(rows: list[dict[str, Any]], asking: InContext) -> None:
     """What a person should know of the numbers."""
     if any(row["fewer_shots"] for row in rows):
         console.print(
-            "fewer: questions with room for fewer shots, asked with as many as fit. data.max_length makes room."
+            "Questions with room for fewer shots are asked with as many as fit into data.max_length, or the backbone."
         )
     if asking.until:
         cut, of = (sum(row[key] for row in rows) for key in ("cut", "questions"))
-        console.print(f"An answer ends at the first blank line: {cut:,} of {of:,} had one, and text behind it.")
+        console.print(f"An answer ends at the first blank line: {cut:,} of {of:,} went on behind one.")
     if long := max(row["too_long"] for row in rows):
         console.print(f"{long} questions are longer than the room even alone, and may lose their left.")
 

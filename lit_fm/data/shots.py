@@ -48,7 +48,7 @@ class Shots:
         answers = len({_answer(example) for example in examples})
         if selection == "balanced" and 2 * answers > len(examples):
             raise ValueError(
-                f"--selection balanced: {len(examples)} training examples have {answers} answers, too many to show in turn: "
+                f"--selection balanced: {len(examples)} training examples have {answers} answers, too many to take turns: "
                 "use random or nearest."
             )
 

@@ -15,7 +15,7 @@ ABOUT = (
     "shots", "seed", "selection", "questions", "fewer_shots", "mean_shots", "prompt_tokens", "too_long", "cut", "seconds"
 )  # fmt: skip
 """What a row says besides its measures."""
-WIDE = 4  # measures that a screen has room for
+MANY = 4  # measures that a line, or a picture, has room for
 
 
 def names_of(rows: list[Row]) -> list[str]:
@@ -35,28 +35,27 @@ def curve(rows: list[Row], name: str) -> dict[int, tuple[float, float, float]]:
 def shown(rows: list[Row]) -> list[str]:
     """The measures that are shown: those over all tasks, where there are more than there is room for."""
     names = names_of(rows)
-    return names if len(names) <= WIDE else [name for name in names if "/" not in name]
+    return names if len(names) <= MANY else [name for name in names if "/" not in name]
 
 
 def table(rows: list[Row]) -> Table:
-    """For a person: a line for each number of shots, with mean and spread over the seeds."""
-    names = shown(rows)
-    curves = {name: curve(rows, name) for name in names}
-    made = Table("shots", *(name.replace("_", " ") for name in names), "tokens", "fewer", title="In context")
-    for shots in sorted({row["shots"] for row in rows}):
-        of = [row for row in rows if row["shots"] == shots]
-        cells = [_cell(name, curves[name].get(shots), len(of)) for name in names]
-        tokens = sum(row["prompt_tokens"] for row in of) / len(of)
-        fewer = sum(row["fewer_shots"] for row in of) / sum(row["questions"] for row in of)
-        made.add_row(str(shots), *cells, f"{tokens:,.0f}", f"{fewer:.0%}")
+    """For a person: of each measure mean and spread over the seeds, a column for each number of shots."""
+    numbers = sorted({row["shots"] for row in rows})
+    made = Table("shots", *map(str, numbers), title="In context: mean over the seeds (least-most)")
+    for name in names_of(rows):
+        of = curve(rows, name)
+        made.add_row(name.replace("_", " ").replace("/", " "), *(_cell(name, of.get(shots)) for shots in numbers))
+    by = [[row for row in rows if row["shots"] == shots] for shots in numbers]
+    made.add_section()
+    made.add_row("tokens of a prompt", *(f"{sum(r['prompt_tokens'] for r in of) / len(of):,.0f}" for of in by))
+    fewer = [sum(r["fewer_shots"] for r in of) / sum(r["questions"] for r in of) for of in by]
+    made.add_row("room for fewer", *(f"{share:.0%}" for share in fewer))
     return made
 
 
-def _cell(name: str, of: tuple[float, float, float] | None, seeds: int) -> str:
-    if of is None:
-        return "no room"
-    mean, least, most = (measured(name, value) for value in of)
-    return f"{mean} ({least} to {most})" if seeds > 1 else mean
+def _cell(name: str, of: tuple[float, float, float] | None) -> str:
+    mean, least, most = (measured(name, value) for value in of) if of else ("no room", "", "")
+    return mean if least == most else f"{mean} ({least.rstrip('%')}-{most.rstrip('%')})"
 
 
 def as_csv(rows: list[Row]) -> str:

@@ -50,8 +50,9 @@ def fitted(objective: Any, questions: list[dict], shots: list[list[Shot]], room:
 class InContext:
     """Measures a network's answers behind shots, a number of shots and a seed at a time.
 
-    An answer ends at the first blank line, for any number of shots (none too, so that points of a curve compare): behind it,
-    a network that goes on writes the next shot. Where a right answer has a blank line, or ends with a turn, nothing is cut.
+    An answer ends at the first blank line, for any number of shots (for none too, so that points of a curve compare):
+    behind it, a network that goes on writes the next shot. Where a right answer has a blank line, or ends with a turn,
+    nothing is cut.
 
     Args:
         chosen: the questions, as a fit scores them.
