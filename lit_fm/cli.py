@@ -40,6 +40,7 @@ FUNCTIONS = {
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
     ),
+    "evaluate": ("lit_fm.evaluate.verb:evaluate", "lm-evaluation-harness (--tasks), or perplexity of text (--text)"),
     "prompt-neighbours": (
         "lit_fm.evaluate.neighbours:prompt_neighbours",
         "the tokens that a soft prompt is nearest to: prompt-neighbours RUN",
@@ -196,18 +197,25 @@ def run_function(verb: str, args: list[str]) -> None:
 
 
 def _named(args: list[str], function: Any) -> list[str]:
-    """Words before the first option are the function's parameters in their order; a list takes all that are left."""
+    """Words before the first option are the function's parameters in their order; a list takes all words that follow."""
+    kinds = {f"--{name}": p.annotation for name, p in inspect.signature(function).parameters.items()}
+    lists = [key for key, kind in kinds.items() if list[str] in (kind, *get_args(kind))]
     words = list(takewhile(lambda arg: not arg.startswith("--"), args))
-    options, named = args[len(words) :], []
-    for parameter in inspect.signature(function).parameters.values():
-        if not words:
-            break
-        if list[str] in (parameter.annotation, *get_args(parameter.annotation)):
-            named.append(f"--{parameter.name}={json.dumps(words)}")
-            words = []
+    options, named, key = args[len(words) :], [], ""
+    many: dict[str, list[str]] = {}
+    for key in kinds:
+        if words and key in lists:
+            many[key], words = words, []
+        elif words:
+            named += [key, words.pop(0)]
+    for arg in options:
+        key = arg if arg.startswith("--") else key
+        if key in lists:
+            many.setdefault(key, []).extend([arg] if arg != key else [])
         else:
-            named += [f"--{parameter.name}", words.pop(0)]
-    return [*named, *words, *options]
+            named.append(arg)
+    named += [f"{key}={of[0] if ''.join(of).startswith('[') else json.dumps(of)}" for key, of in many.items()]
+    return [*named, *words]
 
 
 def run_trainer(verb: str, args: list[str]) -> None:

@@ -79,7 +79,7 @@ LEVELS = [
     ],
     ["lit_fm.objectives", "lit_fm.position", "lit_fm.keep"],
     ["lit_fm.run", "lit_fm.results"],
-    ["lit_fm.ship", "lit_fm.plan"],
+    ["lit_fm.ship", "lit_fm.plan", "lit_fm.evaluate.verb"],
     [
         "lit_fm.cli",
         "lit_fm.arguments",
