@@ -64,7 +64,7 @@ def evaluate(
     found: dict[str, Any] = {"model": model}
     if text:
         found["text"] = text_measures(network, tokenizer, text, block_size, batch_size)
-        console.print(_by_file(found["text"]))
+        console.print(_by_file(found["text"], text[0]))
     if tasks:
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         made = ask(network, tokenizer, names, task_path, limit, shots, batch_size)
@@ -100,12 +100,12 @@ def text_measures(network: Any, tokenizer: Any, files: list[str], block_size: in
     return {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _by_file(found: dict[str, float]) -> Table:
+def _by_file(found: dict[str, float], alone: str) -> Table:
     names = ("loss", "perplexity", "bits_per_byte")
     table = Table("text", *(name.replace("_", " ") for name in names))
     for part in dict.fromkeys(name.rpartition("/")[0] for name in found if name.rpartition("/")[2] != "loss"):
         values = [found[f"{part}/{name}" if part else name] for name in names]
-        table.add_row(part, *(f"{value:,.4g}" for value in values))
+        table.add_row(part or alone, *(f"{value:,.3f}" for value in values))
     return table
 
 
