@@ -40,6 +40,7 @@ FUNCTIONS = {
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
     ),
+    "evaluate": ("lit_fm.evaluate.verb:evaluate", "lm-evaluation-harness (--tasks), or perplexity of text (--text)"),
     "prompt-neighbours": (
         "lit_fm.evaluate.neighbours:prompt_neighbours",
         "the tokens that a soft prompt is nearest to: prompt-neighbours RUN",
@@ -56,7 +57,7 @@ FUNCTIONS = {
     "zoo": ("lit_fm.catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
     "twin": ("lit_fm.twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
 }
-OTHERS = ("data", "plan", "selftest")
+OTHERS = ("data", "plan", "icl", "selftest")
 OUT_OF_MEMORY = (
     "The step does not fit into memory. Lower data.batch_size, and raise trainer.accumulate_grad_batches by as much: the "
     "steps stay the same. Or lower data.max_length, add --config trainer/activation-checkpointing.yaml or "
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help", "help"):
         looks = {f"data {name}": text for name, text in LOOKS.items()}
         looks["plan"] = "will it fit, what will it take: plan --config NAME [--device rtx4090]"
+        looks["icl"] = "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"
         looks["selftest resume"] = "is a killed run that goes on the run it was? selftest resume --config NAME"
         verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
@@ -102,8 +104,8 @@ def main(argv: list[str] | None = None) -> None:
         guarded(selftest, rest)
     elif verb == "data":
         guarded(look_at_data, rest)
-    elif verb == "plan":
-        guarded(make_plan, rest)
+    elif verb in ("plan", "icl"):
+        guarded(without_a_fit, verb, rest)
     else:
         fail(
             f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, *OTHERS])}",
@@ -195,18 +197,25 @@ def run_function(verb: str, args: list[str]) -> None:
 
 
 def _named(args: list[str], function: Any) -> list[str]:
-    """Words before the first option are the function's parameters in their order; a list takes all that are left."""
+    """Words before the first option are the function's parameters in their order; a list takes all words that follow."""
+    kinds = {f"--{name}": p.annotation for name, p in inspect.signature(function).parameters.items()}
+    lists = [key for key, kind in kinds.items() if list[str] in (kind, *get_args(kind))]
     words = list(takewhile(lambda arg: not arg.startswith("--"), args))
-    options, named = args[len(words) :], []
-    for parameter in inspect.signature(function).parameters.values():
-        if not words:
-            break
-        if list[str] in (parameter.annotation, *get_args(parameter.annotation)):
-            named.append(f"--{parameter.name}={json.dumps(words)}")
-            words = []
+    options, named, key = args[len(words) :], [], ""
+    many: dict[str, list[str]] = {}
+    for key in kinds:
+        if words and key in lists:
+            many[key], words = words, []
+        elif words:
+            named += [key, words.pop(0)]
+    for arg in options:
+        key = arg if arg.startswith("--") else key
+        if key in lists:
+            many.setdefault(key, []).extend([arg] if arg != key else [])
         else:
-            named += [f"--{parameter.name}", words.pop(0)]
-    return [*named, *words, *options]
+            named.append(arg)
+    named += [f"{key}={of[0] if ''.join(of).startswith('[') else json.dumps(of)}" for key, of in many.items()]
+    return [*named, *words]
 
 
 def run_trainer(verb: str, args: list[str]) -> None:
@@ -218,13 +227,13 @@ def run_trainer(verb: str, args: list[str]) -> None:
     run(verb, args, name)
 
 
-def make_plan(args: list[str]) -> None:
-    """What a run would take, without it."""
+def without_a_fit(verb: str, args: list[str]) -> None:
+    """What a config would take, or what its backbone can do that learns nothing."""
     name, rest = expand(["--json=true" if arg == "--json" else arg for arg in args])
-    sys.argv = [sys.argv[0], "plan", *rest]
+    sys.argv = [sys.argv[0], verb, *rest]
     from lit_fm.look import look
 
-    look("plan", rest, name)
+    look(verb, rest, name)
 
 
 def look_at_data(args: list[str]) -> None:

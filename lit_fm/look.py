@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.report import report
 from lit_fm.data.show import show
+from lit_fm.in_context import Asking
 from lit_fm.plan.devices import find_device
 from lit_fm.plan.memory import Plan
 from lit_fm.plan.ranks import ranks_of
@@ -127,8 +128,10 @@ class Planning(Look):
 
 
 def look(kind: str, args: list[str], name: str) -> None:
-    """Parse, prepare, and show, report or plan."""
-    if kind == "plan":
+    """Parse, prepare, and show, report, plan or ask."""
+    if kind == "icl":
+        Asking(args, name)
+    elif kind == "plan":
         Planning(args, name)
     else:
         Look(kind, args, name)

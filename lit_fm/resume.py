@@ -109,7 +109,7 @@ def choose(parent: Path, existing: Path | None, mode: Resume, config: str) -> Ch
     if mode == "never":
         return Choice(None, None, [])
     others: list[str] = []
-    for folder in _numbered(parent):
+    for folder in numbered(parent):
         if (folder / "summary.json").exists() or at_work(folder):
             continue
         if found := changes((folder / "config.yaml").read_text(encoding="utf-8"), config):
@@ -123,7 +123,7 @@ def choose(parent: Path, existing: Path | None, mode: Resume, config: str) -> Ch
 
 
 def _required(parent: Path, existing: Path | None, config: str) -> Choice:
-    folder = existing or next(iter(_numbered(parent)), None)
+    folder = existing or next(iter(numbered(parent)), None)
     if folder is None or not (folder / "config.yaml").is_file():
         raise FileNotFoundError(
             f"run.resume: there is no run to go on with in {folder or parent}: check run.root and run.name."
@@ -149,8 +149,8 @@ def _required(parent: Path, existing: Path | None, config: str) -> Choice:
     return Choice(folder, checkpoint, [*damaged, f"Going on with {folder} from {checkpoint.stem}.", *said])
 
 
-def _numbered(parent: Path) -> list[Path]:
-    """Folders of fits, newest first."""
+def numbered(parent: Path) -> list[Path]:
+    """Folders of fits (or, where those are kept, of icl), newest first."""
     if not parent.is_dir():
         return []
     fits = ("config.yaml", "run.json")  # the other verbs leave no run.json

@@ -87,7 +87,7 @@ class Run(L.Callback):
         if verb == "fit":
             self._choose(config)
         else:
-            self._make_folder()
+            self.make_folder()
             durable.write_text(self.folder / "config.yaml", config)
         return loggers(self.tracker, self.folder, self.project, given_logger), [self.keep]
 
@@ -99,7 +99,7 @@ class Run(L.Callback):
             console.print(line)
         self.checkpoint = choice.checkpoint or (self.start and resume.start_of(self.start))
         if choice.folder is None:
-            self._make_folder()
+            self.make_folder()
             durable.write_text(self.folder / "config.yaml", config)
         self.folder = choice.folder or self.folder
         self._lock = resume.Lock(self.folder)
@@ -107,7 +107,8 @@ class Run(L.Callback):
             durable.sweep(self.folder / "checkpoints")
             put_aside(self.folder / "checkpoints", choice.checkpoint)
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """A new one, by the next free number."""
         try:
             for parent in (Path(self.root), Path(self.root, self.name)):
                 if not parent.exists():

@@ -84,6 +84,12 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's way: hyper-parameters in a checkpoint would win over what was typed."""
 
+    def resolved(self) -> str:
+        """The whole config, as YAML."""
+        settings = self.config[self.verb].clone()
+        settings.run.folder = None  # it says where, not what
+        return self._parser(self.verb).dump(settings, skip_none=False)
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         run: Run = self._get(self.config_init, "run")
         trainer = self._get(self.config_init, "trainer")
@@ -91,9 +97,7 @@ class CLI(LightningCLI):
             raise ValueError(
                 f"trainer: expected settings of the Trainer, got {trainer!r}: write trainer: {{max_steps: 100}}."
             )
-        settings = self.config[self.verb].clone()
-        settings.run.folder = None  # it says where, not what
-        text = self._parser(self.verb).dump(settings, skip_none=False)
+        text = self.resolved()
         score = self._get(self.config_init, "score")
         if self.verb == "fit":
             run.keep.wishes.listen()

@@ -1,4 +1,4 @@
-"""Measures of answers: against sacrebleu, rouge_score and plain reckoning; odd answers; what is chosen in the config."""
+"""Measures of answers: against the packages that define them and plain reckoning; odd answers; what a config chooses."""
 
 import json
 import random
@@ -11,8 +11,11 @@ from collections import Counter
 import pytest
 import sacrebleu
 from conftest import ROOT, SHARED
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rouge_score import rouge_scorer
-from sklearn.metrics import f1_score
+from seqeval.metrics import f1_score as seqeval_f1
+from sklearn.metrics import accuracy_score, f1_score
 
 from lit_fm.data.instruct import InstructionData
 from lit_fm.evaluate.calls import calls_of
@@ -267,3 +270,56 @@ def test_a_metric_that_does_not_exist_is_refused_with_the_one_that_was_meant():
         InstructionData("smallworld/names", metrics=["roughe"])
     with pytest.raises(ValueError, match="known: accuracy, bleu"):
         measure(["zzz"], ["a"], [["a"]])
+
+
+# Any texts, against the packages.
+
+WORD = st.one_of(st.sampled_from(WORDS), st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6))
+TEXT = st.lists(WORD, max_size=9).map(" ".join)
+GRADED = st.lists(st.tuples(TEXT, st.lists(TEXT.filter(str.strip), min_size=1, max_size=3)), min_size=1, max_size=6)
+drawn = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+@drawn
+@given(graded=GRADED)
+def test_bleu_and_chrf_of_any_texts_are_sacrebleu_s(graded):
+    texts, right = map(list, zip(*graded, strict=True))
+    found = measure(["bleu", "chrf"], texts, right)
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(texts, streams(right)).score, abs=1e-4)
+    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(texts, streams(right)).score, abs=1e-9)
+
+
+@drawn
+@given(graded=GRADED)
+def test_rouge_of_any_texts_is_that_of_rouge_score(graded):
+    texts, right = map(list, zip(*graded, strict=True))
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
+    for key, value in measure(["rouge"], texts, right).items():
+        best = [max(scorer.score(r, text)[key].fmeasure for r in many) for text, many in zip(texts, right, strict=True)]
+        assert value == pytest.approx(sum(best) / len(best), abs=1e-6)
+
+
+@drawn
+@given(pairs=st.lists(st.tuples(st.sampled_from("abcdx"), st.sampled_from("abcd")), min_size=1, max_size=30))
+def test_classes_of_any_texts_are_scikit_learn_s(pairs):
+    guess, right = map(list, zip(*pairs, strict=True))
+    found = measure(["accuracy", "macro_f1"], guess, [[r] for r in right])
+    assert found["accuracy"] == pytest.approx(accuracy_score(right, guess))
+    known = sorted(set(right))
+    assert found["macro_f1"] == pytest.approx(f1_score(right, guess, average="macro", labels=known, zero_division=0))
+
+
+@drawn
+@given(
+    sentences=st.lists(
+        st.lists(
+            st.tuples(*[st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])] * 2), min_size=1, max_size=9
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)  # fmt: skip
+def test_written_tags_of_any_sentences_are_seqeval_s(sentences):
+    guess, right = ([[pair[side] for pair in words] for words in sentences] for side in (0, 1))
+    found = measure(["entity_f1"], [" ".join(words) for words in guess], [[" ".join(words)] for words in right])
+    assert found["entity_f1"] == pytest.approx(seqeval_f1(right, guess, zero_division=0))

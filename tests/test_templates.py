@@ -141,12 +141,12 @@ def test_few_shot_prompts_of_legalbench_are_rebuilt_byte_for_byte(task):
     instruction, question = base.split("\n\n", 1)[0], base.rsplit("\n\n", 1)[1]
     by = Templates(question + " ||| {{answer}}")
     made = [by.render(row, i) for i, row in enumerate(rows, 1)]
-    assert few_shot(instruction, [(one["prompt"], one["completion"]) for one in made], question) == base
+    assert few_shot(instruction, [f"{one['prompt']} {one['completion']}" for one in made], question) == base
 
 
 def test_an_open_question_alone_is_its_own_prompt():
     assert few_shot("", [], "Q: a?\nA:") == "Q: a?\nA:"
-    assert few_shot("Answer.", [("Q: b\nA:", "c")], "Q: a?\nA:") == "Answer.\n\nQ: b\nA: c\n\nQ: a?\nA:"
+    assert few_shot("Answer.", ["Q: b\nA: c"], "Q: a?\nA:") == "Answer.\n\nQ: b\nA: c\n\nQ: a?\nA:"
 
 
 ROW = {"question": "What is {{ 7 * 7 }}?", "answer": "{% raise %} ||| {{x}}", "label": 1, "none": None}

@@ -147,7 +147,7 @@ class TextCorpus(ObjectiveData):
     def _store(self, name: str) -> TokenStore:
         source = self.sources[name]
         if name not in self._stores:
-            settings = self.documents, self.held_out, self.column, self.seed, self.stray_quotes
+            settings = type(self).__name__, self.documents, self.held_out, self.column, self.seed, self.stray_quotes
             key = fingerprint(fingerprint_of(source), settings, encoding_fingerprint(self.objective))
             empty = {"rows": 0, "examples": 0, "bytes": 0, "dropped": {}, "kind": "text"}
             about: dict[str, Any] = {"splits": {split: {**empty, "dropped": {}} for split in SPLITS}, "content": ""}

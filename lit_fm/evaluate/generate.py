@@ -43,7 +43,7 @@ def continue_prompts(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     was_training = network.training
     network.eval()
-    exact = _virtual_tokens(network) > 0 and not network.config.is_encoder_decoder
+    exact = virtual_tokens(network) > 0 and not network.config.is_encoder_decoder
     try:
         for numbers in _batches(order, [len(prompts[i]) if exact else 0 for i in order]):
             more = {} if tasks is None else {"task_ids": torch.tensor([tasks[i] for i in numbers])}
@@ -63,13 +63,13 @@ def _batches(order: list[int], kinds: list[int]) -> Iterator[list[int]]:
             yield numbers[start : start + BATCH]
 
 
-def _virtual_tokens(network: Any) -> int:
+def virtual_tokens(network: Any) -> int:
     """Positions in front of the text that an adaptation takes."""
     return getattr(getattr(network, "active_peft_config", None), "num_virtual_tokens", 0)
 
 
 def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_tokens: int) -> list[list[int]]:
-    room = (context_length(network.config) or sys.maxsize) - _virtual_tokens(network)
+    room = (context_length(network.config) or sys.maxsize) - virtual_tokens(network)
     room -= 0 if network.config.is_encoder_decoder else max_new_tokens
     if room < 2:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, more than the context of the network: lower it.")

@@ -90,6 +90,10 @@ class Objective(Measuring, ABC):
         """What stands behind each document in running text."""
         return []
 
+    def prompt_ids(self, examples: list[dict]) -> list[list[int]]:
+        """What the network reads of examples before it answers, uncut."""
+        raise NotImplementedError(f"{type(self).__name__} answers nothing.")
+
     def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
         """What the network answers to examples."""
         raise NotImplementedError(f"{type(self).__name__} answers nothing.")

@@ -189,12 +189,13 @@ class CausalLM(Objective):
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
+    def prompt_ids(self, examples: list[dict]) -> list[list[int]]:
         encoder = SegmentEncoder(self.tokenizer)
-        prompts = [encoder.ids(self.prompt(example), "messages" in example) for example in examples]
-        return continue_prompts(
-            self.network, self.tokenizer, prompts, max_new_tokens, self.adaptation.tasks_of(examples)
-        )
+        return [encoder.ids(self.prompt(example), "messages" in example) for example in examples]
+
+    def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
+        prompts, tasks = self.prompt_ids(examples), self.adaptation.tasks_of(examples)
+        return continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens, tasks)
 
 
 def cut_left(ids: np.ndarray, learnt: np.ndarray, limit: int, prefix: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -192,13 +192,8 @@ class MaskedLM(Objective):
         if "documents" in items[0]:
             more = apart([item["documents"] for item in items], width, False, first_position(self.network))
         rows = np.flatnonzero(targets != IGNORED)
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "rows": torch.from_numpy(rows),
-            "targets": torch.from_numpy(targets.reshape(-1)[rows]),
-            "tokens": int(mask.sum()),
-            **more,
-        }
+        found = {"input_ids": ids, "rows": rows, "targets": targets.reshape(-1)[rows]}
+        return {**{name: torch.from_numpy(of) for name, of in found.items()}, "tokens": int(mask.sum()), **more}
 
     def logits(self, batch: Batch) -> Tensor:
         more = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}
@@ -211,6 +206,11 @@ class MaskedLM(Objective):
         """The text with its blank, which may be written as the tokenizer writes it."""
         prompt = example.get("prompt", "").replace(self.tokenizer.mask_token or BLANK, BLANK)
         return prompt if BLANK in prompt else f"{prompt}{'' if not prompt or prompt[-1].isspace() else ' '}{BLANK}"
+
+    def prompt_ids(self, examples: list[dict]) -> list[list[int]]:
+        """With the blanks of the longest choice, which are the same whichever is tried."""
+        tried = [{**example, "completion": str(example["choices"][0])} for example in examples]
+        return [[] if isinstance(item, str) else item["input_ids"].tolist() for item in self.encode(tried, None)]
 
     def answer(self, example: dict) -> str:
         """The right one of the choices; none where there are none, since a masked model only chooses."""

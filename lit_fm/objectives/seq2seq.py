@@ -15,8 +15,8 @@ from transformers import AutoModelForSeq2SeqLM
 from lit_fm.backbone import decoder_start
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.chat import chat_text, last_answer, turn_end
-from lit_fm.data.segments import SegmentEncoder
-from lit_fm.data.templates import prompt_text
+from lit_fm.data.segments import SegmentEncoder, Segments
+from lit_fm.data.templates import pair_segments, prompt_text
 from lit_fm.data.tokens import IGNORED, SHORTENED, Draw, Encoded
 from lit_fm.evaluate.generate import continue_prompts
 from lit_fm.objectives.base import Batch, Objective
@@ -69,6 +69,10 @@ class Seq2Seq(Objective):
             self.block(np.zeros(1, int), borders=True)
 
     # Examples.
+
+    def segments(self, example: dict) -> Segments:
+        """Prompt and answer as one text, and which part is learnt."""
+        return pair_segments(example)
 
     def prompt(self, example: dict) -> str:
         """The text that the encoder reads."""
@@ -170,8 +174,10 @@ class Seq2Seq(Objective):
         with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["decoder_input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 
-    def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
+    def prompt_ids(self, examples: list[dict]) -> list[list[int]]:
         head, tail = self._ends
         encoder = SegmentEncoder(self.tokenizer)
-        prompts = [[*head, *encoder.ids(self.prompt(example), bare=True), *tail] for example in examples]
-        return continue_prompts(self.network, self.tokenizer, prompts, max_new_tokens)
+        return [[*head, *encoder.ids(self.prompt(example), bare=True), *tail] for example in examples]
+
+    def answers(self, examples: list[dict], max_new_tokens: int) -> list[str]:
+        return continue_prompts(self.network, self.tokenizer, self.prompt_ids(examples), max_new_tokens)
