@@ -41,8 +41,9 @@ class Results(L.Callback):
         write_json(self.run.folder / "summary.json", summary)
         rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
         for logger in trainer.loggers:
-            if isinstance(logger, Guarded) and rows:
-                logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
+            if isinstance(logger, Guarded):
+                if rows:
+                    logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
                 logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
         if self.forgetting.history:
             show(self.forgetting.history)
