@@ -57,7 +57,7 @@ FUNCTIONS = {
     "zoo": ("lit_fm.catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
     "twin": ("lit_fm.twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
 }
-OTHERS = ("data", "plan", "icl", "selftest")
+OTHERS = ("data", "plan", "icl", "sweep", "selftest")
 OUT_OF_MEMORY = (
     "The step does not fit into memory. Lower data.batch_size, and raise trainer.accumulate_grad_batches by as much: the "
     "steps stay the same. Or lower data.max_length, add --config trainer/activation-checkpointing.yaml or "
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         looks = {f"data {name}": text for name, text in LOOKS.items()}
         looks["plan"] = "will it fit, what will it take: plan --config NAME [--device rtx4090]"
         looks["icl"] = "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"
+        looks["sweep"] = "many fits, to find the best settings: sweep --config NAME --sweep sweep.yaml [--wandb]"
         looks["selftest resume"] = "is a killed run that goes on the run it was? selftest resume --config NAME"
         verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
@@ -102,6 +103,10 @@ def main(argv: list[str] | None = None) -> None:
         from lit_fm.selftest import selftest
 
         guarded(selftest, rest)
+    elif verb == "sweep":
+        from lit_fm.sweep.verb import sweep
+
+        guarded(sweep, rest)
     elif verb == "data":
         guarded(look_at_data, rest)
     elif verb in ("plan", "icl"):

@@ -9,6 +9,8 @@ import lightning as L
 import torch
 
 from lit_fm.durable import free, keep_old, write_json, write_lines
+from lit_fm.evaluate.forgetting import Forgetting
+from lit_fm.evaluate.forgotten import change, draw, show
 from lit_fm.evaluate.score import Score
 from lit_fm.provenance import peak_memory
 from lit_fm.ranks import writing_ranks_of
@@ -22,12 +24,13 @@ _SHOWN = ("prompt", "prediction", "answer")
 class Results(L.Callback):
     """Writes into the folder of a run what it led to, and shows it."""
 
-    def __init__(self, run: Run, score: Score) -> None:
-        self.run, self.score = run, score
+    def __init__(self, run: Run, score: Score, forgetting: Forgetting) -> None:
+        self.run, self.score, self.forgetting = run, score, forgetting
         self.predictions: list[dict] = []
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self.score.finish(trainer, pl_module)
+        self.forgetting.finish(trainer, pl_module)
         pl_module.export(self.run.folder / pl_module.adaptation.exports_as)
         if not trainer.is_global_zero:
             return
@@ -38,9 +41,13 @@ class Results(L.Callback):
         write_json(self.run.folder / "summary.json", summary)
         rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
         for logger in trainer.loggers:
-            if isinstance(logger, Guarded) and rows:
-                logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
+            if isinstance(logger, Guarded):
+                if rows:
+                    logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
                 logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
+        if self.forgetting.history:
+            show(self.forgetting.history)
+            draw(self.forgetting.history, self.run.folder / "forgetting.png")
         show_summary(self.run.folder, summary, pl_module.writes)
 
     def _summary(self, trainer: Any, objective: Any) -> dict[str, Any]:
@@ -59,6 +66,7 @@ class Results(L.Callback):
             "learnable_parameters": learnable(objective.network)[0],
             "optimizer_steps": trainer.global_step,
             "measured": list(score.after),
+            **({"forgetting": change(self.forgetting.history)} if self.forgetting.history else {}),
             "generations": [{key: row[key] for key in _SHOWN} for row in score.scored[:5]],
         }
 

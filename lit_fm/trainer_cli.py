@@ -12,6 +12,7 @@ from lit_fm.cli import fail
 from lit_fm.data.corpus import TextCorpus
 from lit_fm.data.instruct import InstructionData
 from lit_fm.data.mixture import Mixture
+from lit_fm.evaluate.forgetting import Forgetting
 from lit_fm.evaluate.neighbours import Neighbours
 from lit_fm.evaluate.score import Score
 from lit_fm.explain import explain
@@ -76,6 +77,7 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Run, "run")
         parser.add_lightning_class_args(Score, "score")
+        parser.add_lightning_class_args(Forgetting, "forgetting")
         parser.set_defaults({"run.name": self.run_name})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -98,7 +100,7 @@ class CLI(LightningCLI):
                 f"trainer: expected settings of the Trainer, got {trainer!r}: write trainer: {{max_steps: 100}}."
             )
         text = self.resolved()
-        score = self._get(self.config_init, "score")
+        score, forgetting = (self._get(self.config_init, name) for name in ("score", "forgetting"))
         if self.verb == "fit":
             run.keep.wishes.listen()
             run.start = self._get(self.config_init, "ckpt_path")
@@ -107,6 +109,7 @@ class CLI(LightningCLI):
                     "trainer.enable_checkpointing: run.save_every and run.stop_after need checkpoints: set it true."
                 )
         loggers, checkpoints = run.open(self.verb, text, trainer.get("logger"))
+        forgetting.folder = run.folder
         checkpoints = [] if trainer.get("enable_checkpointing") is False else checkpoints
         if trainer.get("enable_progress_bar") is not False:
             trainer["enable_progress_bar"] = False  # Lightning's own
@@ -118,7 +121,7 @@ class CLI(LightningCLI):
         trainer["callbacks"] = [
             *(trainer.get("callbacks") or []),
             Neighbours(run.folder),
-            Results(run, score),
+            Results(run, score, forgetting),
             *checkpoints,
         ]
         root = trainer.get("default_root_dir") or str(run.folder)

@@ -47,6 +47,8 @@ class Objective(Measuring, ABC):
     """What peft calls the objective, where it has a word for it."""
     writes = True
     """Whether the network can write text of any length."""
+    answers_new_tasks = True
+    """Whether it can be asked what it was not trained on."""
     block_overlap, block_frame = 0, 0
     """Tokens that blocks of running text share with their neighbours, and special tokens put round each."""
 

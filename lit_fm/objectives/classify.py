@@ -30,7 +30,7 @@ class Head(Objective):
         labels: the classes; those of the training rows, sorted, where nothing is said.
     """
 
-    writes = False
+    writes = answers_new_tasks = False
     rows = "a class as the answer"
     """What rows must hold."""
 
