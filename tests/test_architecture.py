@@ -79,6 +79,7 @@ LEVELS = [
     ["lit_fm.objectives", "lit_fm.position", "lit_fm.keep"],
     ["lit_fm.run", "lit_fm.results"],
     ["lit_fm.ship", "lit_fm.plan"],
+    ["lit_fm.compare"],
     ["lit_fm.cli", "lit_fm.arguments", "lit_fm.trainer_cli", "lit_fm.look", "lit_fm.selftest", "lit_fm.__main__"],
 ]
 
