@@ -98,16 +98,11 @@ def compared(records: Sequence[Record], metric: str | None = None) -> Comparison
     return Comparison(metric, [methods[i] for i in order], sum(map(len, tasks)), notes)
 
 
-def cost(method: Method) -> tuple[float, int, float, str]:
-    """What makes a method cheaper than another: fewer parameters, then fewer shots, then fewer seconds."""
-    learnt, seconds = method.number("learnable_parameters"), method.number("seconds")
-    unknown = float("inf")
-    return (
-        learnt if learnt is not None else unknown,
-        method.shots or 0,
-        seconds if seconds is not None else unknown,
-        method.label,
-    )
+def cost(method: Method) -> tuple:
+    """What makes one cheaper: a smaller backbone, then fewer learnable parameters, fewer shots, fewer seconds."""
+    names = ("backbone_parameters", "learnable_parameters", "seconds")
+    size, learnt, seconds = (float("inf") if (n := method.number(name)) is None else n for name in names)
+    return size, learnt, method.shots or 0, seconds, method.label
 
 
 def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:

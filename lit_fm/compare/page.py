@@ -12,7 +12,7 @@ from lit_fm.compare.charts import charts
 from lit_fm.compare.methods import Comparison, Method
 from lit_fm.compare.runs import Record
 from lit_fm.compare.samples import samples
-from lit_fm.compare.table import cells, columns
+from lit_fm.compare.table import columns, shown
 from lit_fm.compare.verdict import Verdict, judge, words
 
 NEAREST = 4
@@ -35,8 +35,8 @@ def page(found: Comparison) -> str:
         found=found,
         metric=words(found.metric),
         facts=facts(found),
-        columns=columns(found),
-        rows=[(_mark(found, m, verdict), cells(found, m)) for m in found.methods],
+        columns=shown(found),
+        rows=[(m, _mark(found, m, verdict)) for m in found.methods],
         lacking=_lacking(found),
         charts=[(name, heading, Markup(svg)) for name, (heading, svg) in drawn.items()],
         samples=samples(found),

@@ -1,6 +1,5 @@
 """Compare runs that exist: `compare RUN RUN ... --out DIR`."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from lit_fm.screen import console
 from lit_fm.ship.adapters import whole_copy
 from lit_fm.track import Tracker
 
-SCREEN = ("method", "low", "high", "p", "learnable_parameters", "seconds", "bytes")
+SCREEN = ("method", "low", "p", "learnable_parameters", "seconds", "bytes")
 
 
 def compare(
@@ -60,20 +59,23 @@ def compare(
 
 
 def _sized(records: list[Record]) -> list[Record]:
-    """With the number of the backbone's parameters, where there are several backbones."""
+    """With the number of the backbone's parameters, where there are several backbones whose architecture can be read."""
+    sizes: dict[str, int] = {}
     names = dict.fromkeys(record.backbone for record in records)
-    sizes = {name: whole_copy(name) // 4 for name in names} if len(names) > 1 else {}
-    return [
-        replace(r, numbers={"backbone_parameters": sizes[r.backbone], **r.numbers}) if sizes else r for r in records
-    ]
+    for name in names if len(names) > 1 else ():
+        try:
+            sizes[name] = whole_copy(name) // 4
+        except (ValueError, OSError):
+            console.print(f"The size of {name} cannot be read: it is not in the picture of quality against size.")
+    own = {name: {"backbone_parameters": size} for name, size in sizes.items()}
+    return [replace(record, numbers={**own.get(record.backbone, {}), **record.numbers}) for record in records]
 
 
 def _show(found: Comparison) -> None:
-    columns = [c for c in table.columns(found) if c.key in (*SCREEN, found.metric)]
+    columns = [c for c in table.shown(found) if c.key in (*SCREEN, found.metric)]
     shown = Table(*(column.heading for column in columns))
     for method in found.methods:
-        values: Iterable = ((column, column.value(method)) for column in columns)
-        shown.add_row(*(table.NONE if value is None else column.read(value) for column, value in values))
+        shown.add_row(*(column.read(method) for column in columns))
     verdict = judge(found)
     console.print(shown)
     for note in found.notes:

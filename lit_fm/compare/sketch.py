@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -14,13 +14,13 @@ SERIES = tuple(f"#0000a{i}" for i in range(7))
 THEME = {INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--grid)", "#999999": "var(--soft)"} | {
     color: f"var(--c{i})" for i, color in enumerate(SERIES)
 }
-SIZE = 4.9, 3.5
+SIZE = 4.5, 3.3
 """Inches, of 72 points each: as wide as a phone, so that text there has the size that it is drawn in."""
 LOOK: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lit_fm",
     "font.family": "sans-serif",
-    "font.size": 9.5,
+    "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": SOFT,
@@ -37,7 +37,8 @@ LOOK: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-SMALL = 8.5
+SMALL = 8.3
+LEADER = {"arrowstyle": "-", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 
 
 class Sketch:
@@ -48,9 +49,11 @@ class Sketch:
         right: the share of the width that is left for names beside the axes.
     """
 
-    def __init__(self, title: str, name: str, right: float = 0.03, height: float = SIZE[1], left: float = 0.13) -> None:
+    def __init__(
+        self, title: str, name: str, right: float = 0.03, height: float = SIZE[1], left: float = 0.13, top: float = 0.3
+    ) -> None:
         self.title, self.name, self.told = title, name, dict[str, str]()
-        self.place = (left, 0.5 / height, 1 - left - right, 1 - 0.62 / height)
+        self.place = (left, 0.5 / height, 1 - left - right, 1 - (0.5 + top) / height)
         self.height, self.svg = height, ""
 
     def __enter__(self) -> "Sketch":
@@ -89,7 +92,7 @@ class Sketch:
             self.axes.annotate(
                 name, (1, y), (1.045, at), self.axes.get_yaxis_transform(), "axes fraction", fontsize=SMALL, color=color,
                 va="center", annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0},
+                arrowprops={"color": color, **LEADER},
             )  # fmt: skip
 
     def _pixel(self, y: float) -> float:
@@ -116,6 +119,11 @@ class Sketch:
             f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" '
             f'viewBox="{found[1]}" role="img" aria-label="{escape(self.title, quote=True)}">'
         )
+
+
+def margin(names: Iterable[str]) -> float:
+    """The share of a picture's width that names take beside the axes."""
+    return min(0.45, 0.08 + 0.0165 * max(map(len, names)))
 
 
 def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:

@@ -16,20 +16,14 @@ NONE = "\N{EN DASH}"
 
 
 class Column(NamedTuple):
-    """What a method has under a heading: the number that rows are sorted and written by, and how it is read."""
+    """What a method has under a heading: the number that rows are sorted by, and how it is read."""
 
     key: str
     heading: str
+    """Empty for one that stands in files alone."""
     value: Callable[[Method], Any]
-    read: Callable[[Any], str]
+    read: Callable[[Method], str]
     about: str
-
-
-class Cell(NamedTuple):
-    """Of one method in one column."""
-
-    value: Any
-    text: str
 
 
 def columns(found: Comparison) -> list[Column]:
@@ -38,52 +32,49 @@ def columns(found: Comparison) -> list[Column]:
     return [column for column in made if any(column.value(m) is not None for m in found.methods)]
 
 
-def cells(found: Comparison, method: Method) -> list[Cell]:
-    """Of a method, by column."""
-    values = [(column, column.value(method)) for column in columns(found)]
-    return [Cell(value, NONE if value is None else column.read(value)) for column, value in values]
+def shown(found: Comparison) -> list[Column]:
+    """Those that people read."""
+    return [column for column in columns(found) if column.heading]
+
+
+def _column(key: str, heading: str, value: Callable[[Method], Any], form: Callable[[Any], str], about: str) -> Column:
+    return Column(key, heading, value, lambda m: NONE if value(m) is None else form(value(m)), about)
 
 
 def _quality(found: Comparison) -> list[Column]:
-    name, metric = words(found.metric), found.metric
-
-    def shown(value: float) -> str:
-        return figure(metric, value)
+    metric = found.metric
 
     def ends(value: float) -> str:
         return f"{points(metric, value):.1f}"
 
+    others = [name for name in found.best.runs[0].measured if name != metric and "/" not in name]
     return [
-        Column("method", "method", lambda m: m.label, str, "runs that differ in nothing but the seed are one"),
-        Column(metric, name, lambda m: m.mean, shown, f"mean over seeds, of {found.examples} test examples"),
-        Column("deviation", "±", lambda m: statistics.spread(m.values), ends, "standard deviation over seeds"),
-        Column("seeds", "seeds", lambda m: len(m.runs), str, "runs of the method"),
-        Column("low", "95 % from", lambda m: m.low, ends, "low end of the bootstrap interval over test examples"),
-        Column("high", "to", lambda m: m.high, ends, "high end of it"),
-        Column("p", "p against best", lambda m: m.p, _p, "of being as good as the best, corrected by Holm"),
-        *(
-            Column(other, words(other), partial(_mean, name=other), partial(figure, other), "mean over seeds")
-            for other in found.best.runs[0].measured
-            if other != metric and "/" not in other
-        ),
-        Column("forgetting", "forgetting", lambda m: forgotten(m, "mean"), _signed, "mean change on other tasks, points"),
-        Column("worst", "worst task", lambda m: forgotten(m, "worst"), _signed, "largest loss on another task, points"),
+        _column("method", "method", lambda m: m.label, str, "runs that differ in nothing but the seed are one"),
+        _column(metric, words(metric), lambda m: m.mean, partial(figure, metric), "mean over seeds"),
+        Column("low", "95\N{NO-BREAK SPACE}% interval", lambda m: m.low,
+               lambda m: f"{ends(m.low)} \N{EN DASH} {ends(m.high)}", "bootstrap interval over test examples"),
+        Column("high", "", lambda m: m.high, lambda m: ends(m.high), "the high end of the interval"),
+        _column("deviation", "seeds \N{PLUS-MINUS SIGN}", lambda m: statistics.spread(m.values), ends,
+                "standard deviation over seeds"),
+        _column("seeds", "", lambda m: len(m.runs), str, "runs of the method"),
+        _column("p", "p", lambda m: m.p, _p, "of being as good as the best, corrected by Holm"),
+        *(_column(k, words(k), partial(_mean, name=k), partial(figure, k), "mean over seeds") for k in others),
+        _column("forgetting", "forgetting", partial(forgotten, name="mean"), _signed, "mean change on other tasks, points"),
+        _column("worst", "worst task", partial(forgotten, name="worst"), _signed, "largest loss on another task, points"),
     ]  # fmt: skip
 
 
 def _costs() -> list[Column]:
-    def of(name: str) -> Callable[[Method], Any]:
-        return lambda m: m.number(name)
-
-    return [
-        Column("learnable_parameters", "learns", of("learnable_parameters"), whole, "learnable parameters"),
-        Column("peak_memory_bytes", "memory", of("peak_memory_bytes"), size, "peak memory of the run"),
-        Column("seconds", "time", of("seconds"), duration, "of the run, with scoring before and after"),
-        Column("energy_joules", "energy", of("energy_joules"), energy, "of the run, where it can be measured"),
-        Column("bytes", "on disk", of("bytes"), size, "weights of the export"),
-        Column("latency", "latency", of("latency"), _latency, "per written token, one prompt at a time, as exported"),
-        Column("latency_merged", "merged", of("latency_merged"), _latency, "the same, folded into the backbone"),
-    ]  # fmt: skip
+    made = [
+        ("learnable_parameters", "learns", whole, "learnable parameters"),
+        ("peak_memory_bytes", "memory", size, "peak memory of the run"),
+        ("seconds", "time", duration, "of the run, with scoring before and after"),
+        ("energy_joules", "energy", energy, "of the run, where it can be measured"),
+        ("bytes", "on disk", size, "weights of the export"),
+        ("latency", "latency", _latency, "per written token, one prompt at a time, as exported"),
+        ("latency_merged", "merged", _latency, "latency when folded into the backbone"),
+    ]
+    return [_column(key, heading, partial(Method.number, name=key), form, about) for key, heading, form, about in made]
 
 
 def _mean(method: Method, name: str) -> float | None:
@@ -102,7 +93,7 @@ def _p(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "0.0" if abs(value) < 5e-4 else f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def whole(value: float) -> str:
@@ -138,20 +129,25 @@ def _latency(value: float) -> str:
     return f"{1000 * value:.1f}\N{NO-BREAK SPACE}ms"
 
 
+def values(found: Comparison) -> list[list[Any]]:
+    """The rows as numbers: shares in 0..1, bytes, seconds, joules, seconds a token."""
+    return [[column.value(m) for column in columns(found)] for m in found.methods]
+
+
 def markdown(found: Comparison) -> str:
     """The table for a README."""
-    heads = [column.heading for column in columns(found)]
+    heads = [column.heading for column in shown(found)]
     lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    lines += [[cell.text.replace("|", r"\|").replace("\n", " ") for cell in cells(found, m)] for m in found.methods]
+    lines += [[c.read(m).replace("|", r"\|").replace("\n", " ") for c in shown(found)] for m in found.methods]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_csv(found: Comparison) -> str:
-    """The table with whole numbers: shares in 0..1, bytes, seconds, joules, seconds a token."""
+    """The table as numbers, for a program."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.key for column in columns(found)])
-    writer.writerows([["" if c.value is None else c.value for c in cells(found, m)] for m in found.methods])
+    writer.writerows([["" if value is None else value for value in row] for row in values(found)])
     return text.getvalue()
 
 
@@ -159,6 +155,5 @@ def track(found: Comparison, folder: Path, tracker: Tracker, project: str) -> No
     """Hand the table to a tracker that has tables."""
     for logger in loggers(tracker, folder, project, None):
         if isinstance(logger, Guarded):
-            rows = [[cell.value for cell in cells(found, m)] for m in found.methods]
-            logger.log_rows("compare", [column.key for column in columns(found)], rows)
+            logger.log_rows("compare", [column.key for column in columns(found)], values(found))
             logger.finalize("success")

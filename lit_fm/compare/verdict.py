@@ -1,8 +1,8 @@
 """The verdict: one sentence with its reason, by rule.
 
-Of the methods that are not significantly worse than the best, the cheapest is recommended: fewest learnable parameters,
-then fewest shots, then least time. Not being told apart is no proof of being as good, so the largest difference that the
-examples leave open is said, and the verdict is called open where that is large.
+Of the methods that are not significantly worse than the best, the cheapest is recommended: smallest backbone, then fewest
+learnable parameters, fewest shots, least time. Not being told apart is no proof of being as good, so the largest
+difference that the examples leave open is said, and the verdict is called open where that is large.
 """
 
 from typing import NamedTuple
@@ -98,7 +98,7 @@ def share(value: float) -> str:
 
 def _reason(found: Comparison, chosen: Method) -> str:
     equal, all_ = len(found.equal()), len(found.methods)
-    sure = f"at the {1 - statistics.LEVEL:.0%} level on {found.examples} test examples, corrected for all methods"
+    sure = f"at the {share(1 - statistics.LEVEL)} level on {found.examples} test examples, corrected for all methods"
     if chosen.best and equal == 1:
         return f"Every other method is significantly worse {sure}."
     kept = f"{equal} of {all_} methods are not told apart from the best {sure}"
