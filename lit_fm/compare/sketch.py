@@ -18,7 +18,8 @@ SIZE = 4.5, 3.3
 """Inches, of 72 points each: as wide as a phone, so that text there has the size that it is drawn in."""
 LOOK: Any = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "lit_fm",
+    "svg.hashsalt": "lit_fm",  # ids that are the same every time
+    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
