@@ -36,6 +36,10 @@ FUNCTIONS = {
     "switch": ("lit_fm.ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
     "combine": ("lit_fm.ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),
     "diagnose": ("lit_fm.ship.diagnose:diagnose", "how far LoRA moved each layer of a run, and in how many directions"),
+    "compare": (
+        "lit_fm.compare.report:compare",
+        "which method: runs that ended, on one page: compare RUN RUN --out DIR",
+    ),
     "generate": (
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",

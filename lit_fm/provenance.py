@@ -46,7 +46,6 @@ def _version(package: str) -> str | None:
 def provenance(trainer: Any) -> dict[str, Any]:
     """What made this run: command, code, packages, data, hardware."""
     status = _git("status", "--porcelain")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "command": shlex.join(["python", "-m", "lit_fm", *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -54,14 +53,19 @@ def provenance(trainer: Any) -> dict[str, Any]:
         "git": None if status is None else {"commit": _git("rev-parse", "HEAD"), "dirty": bool(status)},
         "packages": {name: _version(name) for name in PACKAGES},
         "data": getattr(trainer.datamodule, "report", {}),
-        "hardware": {
-            "machine": platform.machine(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-            "devices": gpus or ["cpu"],
-            "processes": trainer.world_size,
-        },
+        "hardware": {**hardware(), "processes": trainer.world_size},
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that works here."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "devices": gpus or ["cpu"],
     }
 
 

@@ -81,6 +81,7 @@ LEVELS = [
     ["lit_fm.objectives", "lit_fm.position", "lit_fm.keep"],
     ["lit_fm.run", "lit_fm.results"],
     ["lit_fm.ship", "lit_fm.plan", "lit_fm.evaluate.verb"],
+    ["lit_fm.compare"],
     [
         "lit_fm.cli",
         "lit_fm.arguments",
@@ -88,7 +89,11 @@ LEVELS = [
         "lit_fm.look",
         "lit_fm.in_context",
         "lit_fm.selftest",
+        "lit_fm.parsed",
         "lit_fm.sweep",
+        "lit_fm.compare.cells",
+        "lit_fm.compare.experiment",
+        "lit_fm.compare.verb",
         "lit_fm.__main__",
     ],
 ]

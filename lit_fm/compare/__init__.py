@@ -1,0 +1,1 @@
+"""Which method: run folders read, compared, and put on one page."""

@@ -1,0 +1,170 @@
+"""Run folders as plain records: what a fit led to, and what prompting alone did."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_fm.evaluate.neighbours import FILE as NEIGHBOURS
+
+Rows = list[dict[str, Any]]
+EXPORTS = ("adapter", "model")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run of a method, or of one number of shots: what its folder says."""
+
+    folder: Path
+    method: str
+    seed: int
+    backbone: str
+    measured: dict[str, float]
+    """Measures by name, the foremost first."""
+    scored: Rows
+    shots: int | None = None
+    """Examples in the prompt; None where something learnt."""
+    before: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    """Those that are known of `seconds`, `peak_memory_bytes`, `learnable_parameters`, `bytes`, `latency`, ..."""
+    forgetting: dict[str, Any] = field(default_factory=dict)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    neighbours: list[dict[str, Any]] = field(default_factory=list)
+    """What a soft prompt's vectors were nearest to, by step."""
+    config: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+    """Command, code, packages, data, hardware."""
+
+
+def read(names: Sequence[str]) -> list[Record]:
+    """The records of run folders, of all runs in folders of runs, and of `LABEL=FOLDER`.
+
+    Raises:
+        FileNotFoundError: there is no run that ended.
+        ValueError: a file of a run cannot be read, or it scored nothing.
+    """
+    found: list[Record] = []
+    for name in names:
+        label, folder = _labelled(name)
+        for run in folders_of(folder):
+            records = _prompting(run) if (run / "icl.json").is_file() else [_fit(run)]
+            found += [replace(record, method=_relabelled(record, label)) for record in records]
+    return found
+
+
+def _labelled(name: str) -> tuple[str | None, Path]:
+    label, equals, path = name.partition("=")
+    return (label, Path(path)) if equals and not Path(name).exists() else (None, Path(name))
+
+
+def _relabelled(record: Record, label: str | None) -> str:
+    return record.method if label is None else label if record.shots is None else f"{label}, {record.method}"
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """The runs in a folder that ended: itself, or all that are below it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    ends = ("summary.json", "icl.json")
+    if any((folder / name).is_file() for name in ends):
+        return [folder]
+    below = sorted({path.parent for name in ends for path in folder.glob(f"**/{name}")})
+    if not below:
+        said = "has not ended (it has no summary.json)" if (folder / "config.yaml").is_file() else "is no run"
+        raise FileNotFoundError(f"{folder} {said}, and no run that ended is below it: name runs such as runs/lora/001.")
+    return below
+
+
+def _json(path: Path) -> Any:
+    """What a file holds; nothing where it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): the run was broken off, or the file was changed.") from error
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}, is not JSON ({error}): the run was broken off.") from error
+
+
+def _scored(folder: Path) -> Rows:
+    rows = list(_lines(folder / "scored.jsonl"))
+    if not rows:
+        raise ValueError(f"{folder} scored no answers (no scored.jsonl): run it with score.examples above 0.")
+    return rows
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def _name(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
+    """Method and seed: a seed at the end of a run's name, or else the config's."""
+    named = (config.get("run") or {}).get("name") or (folder.parent.name if folder.name.isdigit() else folder.name)
+    known = re.fullmatch(r"(.+?)[-_]seed[-_]?(\d+)", named)
+    return (known[1], int(known[2])) if known else (named, int(config.get("seed_everything") or 0))
+
+
+def _fit(folder: Path) -> Record:
+    config, summary = _config(folder), _json(folder / "summary.json")
+    method, seed = _name(folder, config)
+    keys = {name: name.replace("/", "_") for name in summary.get("measured", [])}
+    costs = ("seconds", "peak_memory_bytes", "learnable_parameters", "energy_joules", "optimizer_steps")
+    numbers = {name: summary[name] for name in costs if summary.get(name) is not None}
+    latency = _json(folder / "latency.json")
+    for name, key in (("latency", "unmerged"), ("latency_merged", "merged")):
+        numbers |= {name: latency[key]} if latency.get(key) is not None else {}
+    if exports := [folder / name for name in EXPORTS if (folder / name).is_dir()]:
+        numbers["bytes"] = sum(file.stat().st_size for file in exports[0].rglob("*.safetensors"))
+    losses = {line["step"]: line["train/loss"] for line in _lines(folder / "metrics.jsonl") if "train/loss" in line}
+    return Record(
+        folder, method, seed, ((config.get("model") or {}).get("init_args") or {}).get("backbone", ""),
+        {name: summary[key] for name, key in keys.items()}, _scored(folder),
+        before={name: summary[f"{key}_before"] for name, key in keys.items() if f"{key}_before" in summary},
+        numbers=numbers, forgetting=summary.get("forgetting") or {}, losses=sorted(losses.items()),
+        neighbours=list(_lines(folder / NEIGHBOURS)), config=config, made=_json(folder / "run.json"),
+    )  # fmt: skip
+
+
+def _prompting(folder: Path) -> list[Record]:
+    """One record for each number of shots, seed and way to choose them."""
+    about, config = _json(folder / "icl.json"), _config(folder)
+    about = {**about.get("settings", {}), **about}
+    backbone = about.get("backbone") or about.get("model") or config.get("model", {}).get("init_args", {})["backbone"]
+    several = len({row.get("selection") for row in about["rows"] if row["shots"]}) > 1
+    scored, found = _scored(folder), []
+    for row in about["rows"]:
+        shots, seed = int(row["shots"]), int(row.get("seed") or 0)
+        method = f"{shots}-shot" if shots else "zero-shot"
+        method += f", {row['selection']}" if several and shots else ""
+        own = [
+            line for line in scored
+            if line["shots"] == shots and (line.get("seed") or 0) == seed
+            and line.get("selection", row.get("selection")) == row.get("selection")
+        ]  # fmt: skip
+        if not own:
+            raise ValueError(f"{folder}/scored.jsonl holds no line of {method}, seed {seed}: run it again.")
+        costs = ("seconds", "peak_memory_bytes", "energy_joules", "latency")
+        numbers = {"learnable_parameters": 0, "bytes": 0} | {
+            name: row[name] for name in costs if row.get(name) is not None
+        }
+        found.append(
+            Record(
+                folder, method, seed, backbone, row["metrics"], own, shots, numbers=numbers, config=config,
+                made=_json(folder / "run.json"),
+            )
+        )  # fmt: skip
+    return found
