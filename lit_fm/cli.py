@@ -38,7 +38,7 @@ FUNCTIONS = {
     "diagnose": ("lit_fm.ship.diagnose:diagnose", "how far LoRA moved each layer of a run, and in how many directions"),
     "compare": (
         "lit_fm.compare.report:compare",
-        "which method: runs that ended, on one page: compare RUN RUN --out DIR",
+        "which method: run them all and compare: compare --config compare.yaml; or runs: compare RUN RUN --out DIR",
     ),
     "generate": (
         "lit_fm.evaluate.generate:generate",
@@ -96,6 +96,10 @@ def main(argv: list[str] | None = None) -> None:
     verb, rest = argv[0], argv[1:]
     if verb == "--version":
         print(__version__)
+    elif verb == "compare" and any(word.partition("=")[0] == "--config" for word in rest):
+        from lit_fm.compare.verb import run_compare
+
+        guarded(run_compare, rest)
     elif verb in FUNCTIONS:
         guarded(run_function, verb, rest)
     elif verb in TRAINER_VERBS:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lit_fm.compare import statistics
 from lit_fm.compare.counts import counts
-from lit_fm.compare.runs import Record, Rows
+from lit_fm.compare.runs import Record
 
 FEWEST = 20
 """Shared test examples from which on a comparison goes on, with a warning, where runs did not score the same ones."""
@@ -152,10 +152,12 @@ def _one_a_seed(runs: list[Record], label: str, notes: list[str]) -> list[Record
 
 
 def keyed(run: Record) -> dict[Key, dict[str, Any]]:
-    """Scored examples by task and their number in the test split, or the order in which they were scored."""
+    """Scored examples by task, if there are several, and their number in its test split, or the order of scoring."""
     numbered = all("row" in row for row in run.scored)
-    rows: Rows = run.scored
-    return {(row.get("task"), row["row"] if numbered else i): row for i, row in enumerate(rows)}
+    alone = len({row.get("task") for row in run.scored}) == 1  # of a mixture, too
+    return {
+        (None if alone else row.get("task"), row["row"] if numbered else i): row for i, row in enumerate(run.scored)
+    }
 
 
 def _shared(runs: list[Record], tables: list[dict[Key, Any]], notes: list[str]) -> set[Key]:

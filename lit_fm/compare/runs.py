@@ -161,9 +161,10 @@ def _prompting(folder: Path) -> list[Record]:
         numbers = {"learnable_parameters": 0, "bytes": 0} | {
             name: row[name] for name in costs if row.get(name) is not None
         }
+        measures = {name: row[name] for name in about["measured"] if name in row}
         found.append(
             Record(
-                folder, method, seed, backbone, row["metrics"], own, shots, numbers=numbers, config=config,
+                folder, method, seed, backbone, measures, own, shots, numbers=numbers, config=config,
                 made=_json(folder / "run.json"),
             )
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Examples measured: which of a test split, what is asked of them, what is answered, and how right that is."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
 
     examples: list[dict]
     rows: list[int]
-    """Their places in the split, from 1."""
+    """Their places in the split, or in that of their task, from 1."""
     longest: int
     """Tokens of the longest right answer among them."""
     of: int
@@ -39,18 +39,40 @@ class Chosen(NamedTuple):
     """How many examples have an answer, and how many are left out for its length."""
 
 
-def choose_examples(data: Any, objective: Any, number: int, longest: int) -> Chosen:
-    """At most so many of the test split, drawn by the data's seed, whose right answers have at most `longest` tokens."""
+def choose_examples(data: Any, objective: Any, number: int, longest: int, tasks: list[str] | None = None) -> Chosen:
+    """At most so many of the test split, drawn by the data's seed, whose right answers have at most `longest` tokens.
+
+    Args:
+        tasks: only of these.
+
+    Raises:
+        ValueError: no example is of one of them.
+    """
     made = data.examples("test")
+    if tasks and (strange := set(tasks) - {example.get("task") for example in made}):
+        known = sorted({str(example["task"]) for example in made if example.get("task")})
+        raise ValueError(f"score.tasks: no test example is of {min(strange)!r}: choose of {known or 'a mixture'}.")
     answers = [objective.answer_references(example) for example in made]
     flat = [text for right in answers for text in right]
     ids = iter(objective.tokenizer(flat or [""], add_special_tokens=False)["input_ids"])
     lengths = [max(len(next(ids)) for _ in right) for right in answers]
-    answered = [i for i, right in enumerate(answers) if right[0].strip()]
+    asked = [i for i, example in enumerate(made) if not tasks or example.get("task") in tasks]
+    answered = [i for i in asked if answers[i][0].strip()]
     fit = [i for i in answered if lengths[i] <= longest or not objective.writes]
     order = np.random.default_rng(data.seed).permutation(np.array(fit, dtype=int))[:number].tolist()
     most = max((lengths[i] for i in order), default=0)
-    return Chosen([made[i] for i in order], [i + 1 for i in order], most, len(answered), len(answered) - len(fit))
+    places = _places(made)
+    return Chosen([made[i] for i in order], [places[i] for i in order], most, len(answered), len(answered) - len(fit))
+
+
+def _places(examples: list[dict]) -> list[int]:
+    """The place of each among those of its task, from 1: alike in a mixture and alone."""
+    seen: Counter[str | None] = Counter()
+    places = []
+    for example in examples:
+        seen[example.get("task")] += 1
+        places.append(seen[example.get("task")])
+    return places
 
 
 def judge(

@@ -19,12 +19,13 @@ class Score(L.Callback):
     Args:
         examples: score at most so many, drawn by the data's seed; 0 scores none.
         longest: score only examples whose right answers have at most so many tokens; the others are counted and shown.
+        tasks: score only these tasks of a mixture; all where nothing is said.
     """
 
-    def __init__(self, examples: int = 200, longest: int = 256) -> None:
+    def __init__(self, examples: int = 200, longest: int = 256, tasks: list[str] | None = None) -> None:
         if examples < 0 or longest < 1:
             raise ValueError(f"score.examples {examples} must not be negative, score.longest {longest} at least 1.")
-        self.examples, self.longest = examples, longest
+        self.examples, self.longest, self.tasks = examples, longest, tasks
         self.before: Found = {}
         self.after: Found = {}
         self.scored: list[dict[str, Any]] = []
@@ -39,7 +40,7 @@ class Score(L.Callback):
         if not data.has_answers:
             data.setup("test")
             return perplexity.measure(trainer, objective, "test")
-        chosen = choose_examples(data, objective, self.examples, self.longest)
+        chosen = choose_examples(data, objective, self.examples, self.longest, self.tasks)
         self.of, self.too_long = chosen.of, chosen.too_long
         say = console.print if trainer.is_global_zero else lambda text: None
         if not chosen.examples:

@@ -9,34 +9,14 @@ import yaml
 from lit_fm.arguments import expand, find_config
 from lit_fm.cli import fail
 from lit_fm.durable import free, write_text
+from lit_fm.parsed import Parsed
 from lit_fm.resume import Lock
 from lit_fm.screen import console, measured
 from lit_fm.sweep import space as spaces
 from lit_fm.sweep.report import Trial, ranked, report, shown
 from lit_fm.sweep.trial import STOPPED, carried_out, keep, measure, note, why
-from lit_fm.trainer_cli import CLI
 
 USAGE = "sweep --config NAME --sweep NAME [--trials N] [--out DIR] [--wandb], and options of fit"
-
-
-class Parsed(CLI):
-    """A fit that is only understood: its objective and data are made, so that they check their settings."""
-
-    def _set_seed(self) -> None:
-        """Nothing is drawn."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        return None
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing runs."""
-
-    @property
-    def text(self) -> str:
-        """The resolved config, as YAML."""
-        settings = self.config["fit"].clone()
-        settings.run.folder = None
-        return self._parser("fit").dump(settings, skip_none=False)
 
 
 def sweep(args: list[str]) -> None:
@@ -54,9 +34,9 @@ def sweep(args: list[str]) -> None:
         if not own["--trials"].isdigit() or int(own["--trials"]) < 1:
             fail(f"sweep: --trials {own['--trials']} must be a number of at least 1.", code=2)
         space = space._replace(trials=int(own["--trials"]))
-    base = Parsed("fit", arguments, name).text
+    base = Parsed(arguments, name).resolved()
     for settings in spaces.corners(space.over):
-        Parsed("fit", expand([*arguments, *spaces.typed(settings)], "fit")[1], name)
+        Parsed([*arguments, *spaces.typed(settings)], name)
     folder = Path(own["--out"] or f"sweeps/{name}")
     folder.mkdir(parents=True, exist_ok=True)
     if own["--wandb"] or space.method == "wandb":

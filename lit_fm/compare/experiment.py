@@ -1,0 +1,178 @@
+"""An experiment: methods on the same data, budget and seeds, each in a run folder of its own; then the comparison of these.
+
+Every run is a `fit` or an `icl` like any other. What has ended is not run again, what was cut off goes on where it was: so
+the same command, given again, ends with the same page.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lit_fm.compare.cells import Cell, run_cells
+from lit_fm.compare.report import compare
+from lit_fm.data.task import Task
+from lit_fm.durable import write_json, write_text
+from lit_fm.nearest import did_you_mean
+from lit_fm.parsed import Parsed
+from lit_fm.resume import Lock
+from lit_fm.screen import console
+
+TARGET = "target"
+"""What the experiment's own task is called in a mixture with those that are held out."""
+KEYS = ("fit", "methods", "shots", "seeds", "backbones")
+
+
+class Experiment(NamedTuple):
+    """What a config of `compare` says.
+
+    Args:
+        fit: settings of all runs, as a config of `fit`.
+        methods: those that learn, each with its options of `fit` by dotted name; `mixed: true` learns the held-out tasks of
+            `forgetting`, too.
+        shots: numbers of solved examples in the prompt of the backbone as it is.
+        backbones: all methods are run on each, instead of the one of `fit`.
+    """
+
+    fit: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    shots: list[int]
+    seeds: int
+    backbones: list[str]
+
+    def only(self, names: list[str]) -> "Experiment":
+        """With these methods alone.
+
+        Raises:
+            ValueError: there is no such method.
+        """
+        names = [_slug(name) for name in names]
+        if strange := [name for name in names if name not in self.methods]:
+            raise ValueError(f"--methods: there is no {strange[0]!r}: {did_you_mean(strange[0], self.methods)}")
+        return self._replace(methods={name: self.methods[name] for name in names})
+
+
+def read_experiment(path: Path) -> Experiment:
+    """An experiment by its config.
+
+    Raises:
+        ValueError: it says something that is not known, or lacks something.
+    """
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(given, dict) or not all(isinstance(given.get(key), dict) for key in ("fit", "methods")):
+        raise ValueError(
+            f"{path}: expected `fit:`, settings of all runs, and `methods:` by name; see compare.yaml in configs."
+        )
+    if strange := [key for key in given if key not in KEYS]:
+        raise ValueError(f"{path}: there is no {strange[0]!r}: {did_you_mean(strange[0], KEYS)}")
+    shots, seeds = given.get("shots", []), given.get("seeds", 2)
+    if not all(isinstance(number, int) and number >= 0 for number in (*shots, seeds)) or seeds < 1:
+        raise ValueError(f"{path}: shots {shots} and seeds {seeds}: expected numbers, such as shots: [0, 4], seeds: 2.")
+    methods = {_slug(name): dict(options or {}) for name, options in given["methods"].items()}
+    return Experiment(given["fit"], methods, shots, seeds, list(given.get("backbones", [])))
+
+
+def run_experiment(asked: Experiment, options: list[str], out: Path, workers: int) -> None:
+    """Run what was not run yet, and compare.
+
+    Args:
+        options: of `fit`, for all runs.
+        out: the folder of the runs and of the page.
+        workers: runs at a time.
+
+    Raises:
+        ValueError: an option is wrong, the experiment in `out` was another, or no run ended.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = Lock(out)
+    cells = _cells(asked, options, out)
+    _keep(out / "experiment.json", cells)
+    for cell in cells:
+        if cell.name.endswith("-seed0"):  # each method is understood before the first of them starts
+            Parsed(cell.args, cell.name)
+    failed = run_cells(cells, workers)
+    lock.release()
+    for name, reason in failed.items():
+        console.print(f"{name} is left out, since it failed: {reason}", markup=False)
+    ended = [str(folder) for cell in cells if (folder := cell.ended)]
+    if not ended:
+        raise ValueError(f"no run ended: see log.txt of each in {out / 'runs'}.")
+    compare(ended, str(out))
+
+
+def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
+    """All runs, seed after seed, so that a table is whole as early as can be."""
+    write_text(out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True))
+    shared = ["--config", str(out / "fit.yaml"), *options]
+    cells = []
+    for backbone in asked.backbones or [""]:
+        base = [*shared, *(["--model.backbone", backbone] if backbone else [])]
+        end = f"-{_slug(backbone)}" if backbone else ""
+        if asked.shots:
+            more = ["--shots", ",".join(map(str, asked.shots)), "--seeds", str(asked.seeds)]
+            cells.append(_cell(f"prompting{end}", "icl", [*base, *more], out))
+        for seed in range(asked.seeds):
+            for name, settings in asked.methods.items():
+                own = _typed(_mixed(settings, base) if settings.get("mixed") else settings)
+                cells.append(
+                    _cell(f"{name}{end}-seed{seed}", "fit", [*base, *own, "--seed_everything", str(seed)], out)
+                )
+    return cells
+
+
+def _cell(name: str, verb: str, args: list[str], out: Path) -> Cell:
+    where = ["--run.root", str(out / "runs"), "--run.name", name, "--run.tracker", "none"]
+    return Cell(name, verb, [*args, *where], out / "runs" / (f"{name}-icl" if verb == "icl" else name))
+
+
+def _typed(settings: dict[str, Any]) -> list[str]:
+    return [
+        word
+        for key, value in settings.items()
+        if key != "mixed"
+        for word in (f"--{key}", value if isinstance(value, str) else json.dumps(value))
+    ]
+
+
+def _mixed(settings: dict[str, Any], base: list[str]) -> dict[str, Any]:
+    """The settings with the task and all held-out ones as data, scored on the task alone.
+
+    Raises:
+        ValueError: there are none, or the data is more than a task.
+    """
+    found = Parsed(base, "mixed").settings
+    data, held_out = found["data"], (found.get("forgetting") or {}).get("tasks")
+    if not held_out or not str(data["class_path"]).endswith("InstructionData"):
+        raise ValueError("methods: mixed needs InstructionData, and held-out tasks: give forgetting.tasks in fit.")
+    of_task = set(inspect.signature(Task).parameters)
+    task = {key: value for key, value in data["init_args"].items() if key in of_task}
+    rest = {key: value for key, value in data["init_args"].items() if key not in of_task}
+    mixture = {"tasks": {TARGET: task, **held_out}, **rest}
+    return {**settings, "data": {"class_path": "lit_fm.Mixture", "init_args": mixture}, "score.tasks": [TARGET]}
+
+
+def _keep(path: Path, cells: list[Cell]) -> None:
+    """Write down what is run.
+
+    Raises:
+        ValueError: a run of that name was another.
+    """
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made = {cell.name: [cell.verb, *cell.args] for cell in cells}
+    for name in known.keys() & made.keys():
+        was, now = known[name], made[name]
+        if was != now:
+            gone, new = (" ".join(word for word in one if word not in other) for one, other in ((was, now), (now, was)))
+            raise ValueError(
+                f"{path.parent} holds an experiment in which {name} has other settings ({gone or 'none'} instead of "
+                f"{new or 'none'}): give another folder by --out."
+            )
+    write_json(path, {**known, **made})
+
+
+def _slug(name: str) -> str:
+    """As a name of a folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", str(name).lower()).strip("-")

@@ -1,0 +1,35 @@
+"""The verb: `compare --config compare.yaml`, which runs an experiment first, and `compare RUN RUN`."""
+
+from pathlib import Path
+
+from lit_fm.arguments import find_config
+from lit_fm.cli import fail
+from lit_fm.compare.experiment import read_experiment, run_experiment
+
+OWN = ("--config", "--out", "--workers", "--seeds", "--methods")
+USAGE = "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME], and options of fit"
+
+
+def run_compare(args: list[str]) -> None:
+    """Read the options, run the experiment, compare.
+
+    Raises:
+        ValueError: an option is wrong.
+    """
+    own, options, words = {}, [], iter(args)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in OWN and key not in own:
+            own[key] = value if equals else next(words, "")
+        else:
+            options.append(word)
+    numbers = {key: own.get(key, "1") for key in ("--workers", "--seeds")}
+    if wrong := [key for key, value in numbers.items() if not value.isdigit() or value == "0"]:
+        fail(f"compare: {wrong[0]} {numbers[wrong[0]]} must be a number of at least 1: {USAGE}.", code=2)
+    config = find_config(own["--config"])
+    asked = read_experiment(config)
+    if "--seeds" in own:
+        asked = asked._replace(seeds=int(own["--seeds"]))
+    if "--methods" in own:
+        asked = asked.only(own["--methods"].split(","))
+    run_experiment(asked, options, Path(own.get("--out", f"comparisons/{config.stem}")), int(numbers["--workers"]))
