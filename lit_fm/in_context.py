@@ -139,10 +139,10 @@ def _measure(asking: InContext, cells: list[tuple[int, int]], selection: Selecti
         console.print(f"{number} shots{f', seed {seed}' if number else ''}: {', '.join(written(found)) or 'no room'}")
     console.print(table(answers.rows))
     _say(answers.rows, asking)
-    picture = answers.folder / "icl.png"
-    draw(answers.rows, f"{Path(objective.backbone).name}, {selection} shots", picture)
+    if names_of(answers.rows):
+        draw(answers.rows, f"{Path(objective.backbone).name}, {selection} shots", answers.folder / "icl.png")
     answers.write(about, ended=True)
-    console.print(f"Written to {answers.folder}: icl.json, icl.csv, icl.png, scored.jsonl")
+    console.print(f"Written to {answers.folder}: {', '.join(sorted(p.name for p in answers.folder.glob('[is]c*')))}")
 
 
 def _say(rows: list[dict[str, Any]], asking: InContext) -> None:
