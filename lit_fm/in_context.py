@@ -111,35 +111,38 @@ class Answers:
         said = f"Going on with {self.folder}, which is unfinished. run.resume never starts anew." if old else ""
         console.print(said or f"Run folder: {self.folder}")
 
-    def add(self, row: dict[str, Any], scored: list[dict[str, Any]], settings: dict[str, Any], ended: bool) -> None:
+    def add(self, row: dict[str, Any], scored: list[dict[str, Any]], settings: dict[str, Any]) -> None:
         """Write down one number of shots with one seed."""
         self.rows.append(row)
         self.scored += scored
         write_lines(self.folder / "scored.jsonl", self.scored)
+        self.write(settings, ended=False)
+
+    def write(self, settings: dict[str, Any], ended: bool) -> None:
+        """All rows. What is not in them by then counts for nothing."""
         write_text(self.folder / "icl.csv", as_csv(self.rows))
-        measured = names_of(self.rows)
-        write_json(
-            self.folder / "icl.json", {"settings": settings, "measured": measured, "rows": self.rows, "ended": ended}
-        )
+        found = {"settings": settings, "measured": names_of(self.rows), "rows": self.rows, "ended": ended}
+        write_json(self.folder / "icl.json", found)
 
 
 def _measure(asking: InContext, cells: list[tuple[int, int]], selection: Selection, answers: Answers) -> None:
     objective = asking.objective
     about = {"backbone": objective.backbone, "selection": selection, "objective": type(objective).__name__}
     about |= {"window": objective.limit, "room": asking.room, "until": asking.until}
-    for place, (number, seed) in enumerate(cells):
+    for number, seed in cells:
         if (number, seed) in answers.done:
             continue
         row, scored = asking.measure(number, seed)
         row = {"shots": number, "seed": seed, "selection": selection, **row}
-        answers.add(row, scored, about, ended=place == len(cells) - 1)
+        answers.add(row, scored, about)
         found = {name: row[name] for name in shown([row])}
         console.print(f"{number} shots{f', seed {seed}' if number else ''}: {', '.join(written(found)) or 'no room'}")
     console.print(table(answers.rows))
     _say(answers.rows, asking)
-    picture = answers.folder / "icl.png"
-    draw(answers.rows, f"{Path(objective.backbone).name}, {selection} shots", picture)
-    console.print(f"Written to {answers.folder}: icl.json, icl.csv, icl.png, scored.jsonl")
+    if names_of(answers.rows):
+        draw(answers.rows, f"{Path(objective.backbone).name}, {selection} shots", answers.folder / "icl.png")
+    answers.write(about, ended=True)
+    console.print(f"Written to {answers.folder}: {', '.join(sorted(p.name for p in answers.folder.glob('[is]c*')))}")
 
 
 def _say(rows: list[dict[str, Any]], asking: InContext) -> None:

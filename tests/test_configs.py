@@ -105,9 +105,16 @@ def test_the_fits_of_readme_are_understood(lit, in_tmp, command):
     assert done.code == 0, done.err
 
 
+@pytest.mark.parametrize("command", [c for c in readme_commands() if " icl " in c])
+def test_what_readme_asks_in_context_is_understood(lit, in_tmp, command):
+    done = lit(*shlex.split(command)[3:], "--print_config")
+    assert done.code == 0, done.err
+    assert "selection:" in done.out
+
+
 def test_readme_shows_fits_tests_and_answers():
     verbs = {shlex.split(command.replace("$'", "'"))[3] for command in readme_commands()}
-    assert {"fit", "test", "predict", "generate"} <= verbs
+    assert {"fit", "test", "predict", "generate", "icl", "evaluate"} <= verbs
 
 
 @pytest.mark.slow

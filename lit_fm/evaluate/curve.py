@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lit_fm.screen import SHARES, measured
+from lit_fm.screen import SHARES
 
 Row = dict[str, Any]
 ABOUT = (
@@ -41,7 +41,7 @@ def shown(rows: list[Row]) -> list[str]:
 def table(rows: list[Row]) -> Table:
     """For a person: of each measure mean and spread over the seeds, a column for each number of shots."""
     numbers = sorted({row["shots"] for row in rows})
-    made = Table("shots", *map(str, numbers), title="In context: mean over the seeds (least-most)")
+    made = Table("shots", *map(str, numbers), title="In context: mean over the seeds, and least-most")
     for name in names_of(rows):
         of = curve(rows, name)
         made.add_row(name.replace("_", " ").replace("/", " "), *(_cell(name, of.get(shots)) for shots in numbers))
@@ -54,8 +54,11 @@ def table(rows: list[Row]) -> Table:
 
 
 def _cell(name: str, of: tuple[float, float, float] | None) -> str:
-    mean, least, most = (measured(name, value) for value in of) if of else ("no room", "", "")
-    return mean if least == most else f"{mean} ({least.rstrip('%')}-{most.rstrip('%')})"
+    """Mean, and under it least and most."""
+    share = name.rpartition("/")[2] in SHARES
+    mean, least, most = (f"{100 * value:.1f}" if share else f"{value:.3g}" for value in of or (0.0, 0.0, 0.0))
+    unit = "%" if share else ""
+    return "no room" if of is None else f"{mean}{unit}" + ("" if least == most else f"\n{least}-{most}")
 
 
 def as_csv(rows: list[Row]) -> str:
