@@ -136,7 +136,7 @@ def test_the_cheapest_that_is_not_worse_than_the_best_is_recommended(tmp_path):
         f"lora: 96.0 % exact match [{low}, {high}], within 1.5 points of the best (full, 97.5 %), at 10 % of its learnable "
         "parameters."
     )
-    assert verdict.reason.startswith("2 of 3 methods are not told apart from the best")
+    assert verdict.reason.startswith("Of the 2 others, 1 is not told apart from the best")
 
 
 def test_the_best_is_recommended_where_all_others_are_worse(tmp_path):
