@@ -75,6 +75,18 @@ def test_a_real_run_is_read(lit, in_tmp):
     assert record.made["packages"]["torch"]
 
 
+def test_prompting_that_had_no_room_or_chose_its_examples_otherwise_is_told_apart(tmp_path):
+    folder = write_prompting(tmp_path, {0: 0.1, 4: 0.2, 8: 0.3}, seeds=1)
+    about = json.loads((folder / "icl.json").read_text())
+    about["rows"][1]["selection"] = "similar"
+    del about["rows"][2]["exact_match"]
+    (folder / "icl.json").write_text(json.dumps(about))
+    assert [record.method for record in read([str(folder)])] == ["zero-shot", "4-shot, similar"]
+    (folder / "icl.json").write_text(json.dumps({**about, "ended": False}))
+    with pytest.raises(ValueError, match="has not ended: start the same `icl` again"):
+        read([str(folder)])
+
+
 # What is refused
 
 
