@@ -136,12 +136,14 @@ def write_prompting(root, shares=SHOTS, seeds=2, rows=None, backbone="tiny-clm")
                     "shots": shots,
                     "seed": seed,
                     "selection": "random",
-                    "metrics": {"exact_match": value},
+                    "exact_match": value,
                     "seconds": 8 + 3 * shots,
                 }
             )
             lines += [{**row, "shots": shots, "seed": seed} for row in made]
-    (folder / "icl.json").write_text(json.dumps({"backbone": backbone, "rows": told}))
+    (folder / "icl.json").write_text(
+        json.dumps({"settings": {"backbone": backbone}, "measured": ["exact_match"], "rows": told, "ended": True})
+    )
     (folder / "scored.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

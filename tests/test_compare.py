@@ -75,6 +75,18 @@ def test_a_real_run_is_read(lit, in_tmp):
     assert record.made["packages"]["torch"]
 
 
+def test_prompting_that_had_no_room_or_chose_its_examples_otherwise_is_told_apart(tmp_path):
+    folder = write_prompting(tmp_path, {0: 0.1, 4: 0.2, 8: 0.3}, seeds=1)
+    about = json.loads((folder / "icl.json").read_text())
+    about["rows"][1]["selection"] = "similar"
+    del about["rows"][2]["exact_match"]
+    (folder / "icl.json").write_text(json.dumps(about))
+    assert [record.method for record in read([str(folder)])] == ["zero-shot", "4-shot, similar"]
+    (folder / "icl.json").write_text(json.dumps({**about, "ended": False}))
+    with pytest.raises(ValueError, match="has not ended: start the same `icl` again"):
+        read([str(folder)])
+
+
 # What is refused
 
 
@@ -136,7 +148,7 @@ def test_the_cheapest_that_is_not_worse_than_the_best_is_recommended(tmp_path):
         f"lora: 96.0 % exact match [{low}, {high}], within 1.5 points of the best (full, 97.5 %), at 10 % of its learnable "
         "parameters."
     )
-    assert verdict.reason.startswith("2 of 3 methods are not told apart from the best")
+    assert verdict.reason.startswith("Of the 2 others, 1 is not told apart from the best")
 
 
 def test_the_best_is_recommended_where_all_others_are_worse(tmp_path):

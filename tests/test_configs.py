@@ -128,6 +128,7 @@ def test_an_installed_wheel_works_outside_the_clone(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert "lit_fm/_share/configs/lora.yaml" in names
+    assert "lit_fm/compare/page.html.jinja" in names
     assert "lit_fm/_share/zoo/tiny-clm/model.safetensors" in names
     done = subprocess.run(
         [sys.executable, "-m", "lit_fm", "fit", "--config", "lora.yaml", *QUICK, "--trainer.max_steps", "2"],

@@ -10,7 +10,7 @@ from lit_fm.compare.curves import axis, told
 from lit_fm.compare.methods import Comparison, Method
 from lit_fm.compare.sketch import INK, SERIES, SOFT, Sketch, margin
 from lit_fm.compare.table import duration, forgotten, whole
-from lit_fm.compare.verdict import words
+from lit_fm.compare.verdict import points, words
 from lit_fm.plan.quantity import short
 
 NONE_LEARNS = 0.25
@@ -130,4 +130,4 @@ def forgetting(found: Comparison, chosen: Method | None) -> str:
 
 def _tasks(method: Method) -> str:
     tasks = method.runs[0].forgetting.get("tasks") or {}
-    return ", ".join(f"{name} {100 * about['change']:+.1f}" for name, about in tasks.items() if "change" in about)
+    return ", ".join(f"{name} {points(about['metric'], about['change']):+.1f}" for name, about in tasks.items())

@@ -33,7 +33,7 @@ class Method:
     draws: np.ndarray = field(default_factory=lambda: np.empty(0))
     """The mean of resampled examples."""
     p: float | None = None
-    """That it differs from the best by chance, corrected for all methods; None of the best itself."""
+    """Of so large a difference from the best by chance alone, corrected for all methods; None of the best itself."""
     best: bool = False
 
     @property

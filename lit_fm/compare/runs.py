@@ -140,31 +140,25 @@ def _fit(folder: Path) -> Record:
 
 
 def _prompting(folder: Path) -> list[Record]:
-    """One record for each number of shots, seed and way to choose them."""
-    about, config = _json(folder / "icl.json"), _config(folder)
-    about = {**about.get("settings", {}), **about}
-    backbone = about.get("backbone") or about.get("model") or config.get("model", {}).get("init_args", {})["backbone"]
-    several = len({row.get("selection") for row in about["rows"] if row["shots"]}) > 1
-    scored, found = _scored(folder), []
+    """One record for each number of shots, seed and way to choose them; none where no question had room for so many."""
+    about, scored, found = _json(folder / "icl.json"), _scored(folder), []
+    if not about.get("ended", True):
+        raise ValueError(f"{folder} has not ended: start the same `icl` again, it goes on.")
     for row in about["rows"]:
-        shots, seed = int(row["shots"]), int(row.get("seed") or 0)
-        method = f"{shots}-shot" if shots else "zero-shot"
-        method += f", {row['selection']}" if several and shots else ""
-        own = [
-            line for line in scored
-            if line["shots"] == shots and (line.get("seed") or 0) == seed
-            and line.get("selection", row.get("selection")) == row.get("selection")
-        ]  # fmt: skip
+        measured = {name: row[name] for name in about["measured"] if name in row}
+        shots, seed, way = int(row["shots"]), int(row["seed"]), row["selection"]
+        if not measured:
+            continue
+        method = (f"{shots}-shot" if shots else "zero-shot") + (f", {way}" if shots and way != "random" else "")
+        own = [line for line in scored if (line["shots"], line["seed"]) == (shots, seed)]
         if not own:
             raise ValueError(f"{folder}/scored.jsonl holds no line of {method}, seed {seed}: run it again.")
         costs = ("seconds", "peak_memory_bytes", "energy_joules", "latency")
-        numbers = {"learnable_parameters": 0, "bytes": 0} | {
-            name: row[name] for name in costs if row.get(name) is not None
-        }
-        measures = {name: row[name] for name in about["measured"] if name in row}
+        numbers = {name: row[name] for name in costs if row.get(name) is not None}
         found.append(
             Record(
-                folder, method, seed, backbone, measures, own, shots, numbers=numbers, config=config,
+                folder, method, seed, about["settings"]["backbone"], measured, own, shots,
+                numbers={"learnable_parameters": 0, "bytes": 0} | numbers, config=_config(folder),
                 made=_json(folder / "run.json"),
             )
         )  # fmt: skip

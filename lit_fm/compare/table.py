@@ -57,7 +57,7 @@ def _quality(found: Comparison) -> list[Column]:
         _column("deviation", "seeds \N{PLUS-MINUS SIGN}", lambda m: statistics.spread(m.values), ends,
                 "standard deviation over seeds"),
         _column("seeds", "", lambda m: len(m.runs), str, "runs of the method"),
-        _column("p", "p", lambda m: m.p, _p, "of being as good as the best, corrected by Holm"),
+        _column("p", "p", lambda m: m.p, _p, "how often chance alone parts it so far from the best, by Holm"),
         *(_column(k, words(k), partial(_mean, name=k), partial(figure, k), "mean over seeds") for k in others),
         _column("forgetting", "forgetting", partial(forgotten, name="mean"), _signed, "mean change on other tasks, points"),
         _column("worst", "worst task", partial(forgotten, name="worst"), _signed, "largest loss on another task, points"),

@@ -101,12 +101,12 @@ def _reason(found: Comparison, chosen: Method) -> str:
     sure = f"at the {share(1 - statistics.LEVEL)} level on {found.examples} test examples, corrected for all methods"
     if chosen.best and equal == 1:
         return f"Every other method is significantly worse {sure}."
-    kept = f"{equal} of {all_} methods are not told apart from the best {sure}"
+    kept = f"Of the {all_ - 1} others, {equal - 1} {'is' if equal == 2 else 'are'} not told apart from the best {sure}"
     if chosen.best:
-        return f"{kept}, and none of them is cheaper."
+        return f"{kept}, and none of these is cheaper."
     high = points(found.metric, float(statistics.interval(found.best.draws - chosen.draws)[1]))
     behind = f"up to {max(0.0, high):.1f} points worse than {found.best.label}"
-    text = f"{kept}; this one is the cheapest. It may still be {behind}"
+    text = f"{kept}; {chosen.label} is the cheapest. It may still be {behind}"
     return text + (
         f": the verdict stays open until more than {found.examples} examples are scored." if high > OPEN else "."
     )
