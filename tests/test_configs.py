@@ -112,6 +112,22 @@ def test_what_readme_asks_in_context_is_understood(lit, in_tmp, command):
     assert "selection:" in done.out
 
 
+@pytest.mark.parametrize("command", [c for c in readme_commands() if " sweep " in c])
+def test_the_sweeps_of_readme_are_understood(lit, command):
+    done = lit(*shlex.split(command)[3:], "--wandb")  # which starts nothing where nobody is logged in
+    assert done.code == 0, done.err
+    assert "wandb sweep" in done.out
+
+
+def test_the_overlay_of_forgetting_runs_by_the_command_that_it_opens_with(lit, in_tmp):
+    said = shlex.split((CONFIGS / "forgetting.yaml").read_text().splitlines()[0])[4:]
+    small = ("--data.rows", "64", "--data.batch_size", "4", "--trainer.max_steps", "2", "--forgetting.examples", "9")
+    done = lit(*said, *small, "--run.tracker", "none", "--score.examples", "4")
+    assert done.code == 0, done.err
+    found = json.loads((in_tmp / "runs/full/001/summary.json").read_text())["forgetting"]
+    assert all(one["before"] > 0.2 for one in found["tasks"].values())  # what is not there cannot be forgotten
+
+
 def test_readme_shows_fits_tests_and_answers():
     verbs = {shlex.split(command.replace("$'", "'"))[3] for command in readme_commands()}
     assert {"fit", "test", "predict", "generate", "icl", "evaluate"} <= verbs

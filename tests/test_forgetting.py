@@ -15,7 +15,14 @@ SMALL = (
     "--trainer.enable_progress_bar false --forgetting.examples 4 --forgetting.every 2"
 ).split()
 SENTIMENT = '--forgetting.tasks={"mood": {"source": "smallworld/sentiment"}}'
-GENERAL = '--forgetting.corpora={"general": "smallworld/general"}'
+GENERAL = '--forgetting.corpora={"general": "notes.txt"}'
+
+
+def write_notes(folder):
+    """Of which a corpus holds out 200 documents for test."""
+    (folder / "notes.txt").write_text("\n\n".join(f"The {i}th cat sat on a mat." for i in range(410)))
+
+
 OBJECTIVES = {
     "causal": ("lora.yaml", "--model.adaptation.dropout=0.5", SENTIMENT, GENERAL),
     "masked": ("cloze.yaml", SENTIMENT, GENERAL),
@@ -32,6 +39,7 @@ def found_in(folder):
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_run_that_is_measured_learns_the_same_weights_to_the_bit(lit, in_tmp, kind):
     config, *more = OBJECTIVES[kind]
+    write_notes(in_tmp)
     for name, options in (("bare", [m for m in more if "forgetting" not in m]), ("measured", more)):
         done = lit("fit", "--config", config, *SMALL, *options, "--run.name", name)
         assert done.code == 0, done.err
@@ -89,6 +97,7 @@ def test_a_run_that_was_killed_goes_on_with_its_history(tmp_path):
     def run(name, *hooks):
         folder = tmp_path / name
         folder.mkdir()
+        write_notes(folder)
         for hook in hooks:
             code = yield from ended(started(folder, command, hook))
             assert code == (-signal.SIGKILL if hook else 0), (folder / "out.txt").read_text()[-3000:]
@@ -109,6 +118,7 @@ def test_two_ranks_find_what_one_finds(tmp_path, llama):
     found = []
     for ranks in (1, 2):
         (folder := tmp_path / str(ranks)).mkdir()
+        write_notes(folder)
         more = ["--trainer.strategy", "ddp", "--trainer.devices", "2"] if ranks == 2 else []
         codes, said = ranked(folder, [*command, SENTIMENT, GENERAL, *more], ranks)
         assert codes == [0] * ranks, said[-3000:]

@@ -108,7 +108,7 @@ class Forgetting(L.Callback):
         for name, data in self._data.items():
             kind = "tasks" if name in self.tasks else "corpora"
             with _told(f"forgetting.{kind}.{name}"):
-                found[kind][name] = getattr(self, f"_{kind}")(name, _seeing(trainer, data), objective)  # type: ignore[index]
+                found[kind][name] = getattr(self, f"_{kind}")(name, self._seeing(trainer, data), objective)  # type: ignore[index]
         randomness.restore(states)
         self.history.append(found)
         if trainer.is_global_zero:
@@ -123,15 +123,19 @@ class Forgetting(L.Callback):
             if self.folder:
                 write_json(self.folder / FILE, {"history": self.history, "change": change(self.history)})
 
+    def _seeing(self, trainer: Any, data: Any) -> Any:
+        """What measures ask a trainer for, with other data. What they leave out is said once, at the first."""
+        names = ("strategy", "precision_plugin", "global_rank", "world_size")
+        found = {name: getattr(trainer, name) for name in names}
+        return SimpleNamespace(**found, datamodule=data, is_global_zero=trainer.is_global_zero and not self.history)
+
     def _tasks(self, name: str, seen: Any, objective: Any) -> dict[str, float]:
+        if seen.is_global_zero:
+            console.print(f"Held-out task {name}:", end=" ")
         score = Score(examples=self.examples)
         found = score.measure(seen, objective)
         if not found:
             raise ValueError(f"all right answers are longer than {score.longest} tokens: leave it out.")
-        if not self.history and score.too_long:
-            console.print(
-                f"Of {name}, {score.too_long} test examples are left out: longer than {score.longest} tokens."
-            )
         named = seen.datamodule.metrics_of(name) or [LIKELIHOOD[0]]
         first = next((key for key in found if key.startswith(named[0])), next(iter(found)))
         return {first: found[first], **found}
@@ -142,7 +146,7 @@ class Forgetting(L.Callback):
     # When.
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": list(self.history)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history = state["history"]
@@ -194,9 +198,3 @@ def _corpus(source: str, data: Any, objective: Any, seed: int) -> TextCorpus:
         own = {name: getattr(data, name) for name in ("column", "stray_quotes", "held_out")}
     # Of smallworld's documents for training, which are not read, the least that there can be.
     return TextCorpus(source, block_size=min(BLOCK, room or BLOCK), documents=1, seed=seed, **own)
-
-
-def _seeing(trainer: Any, data: Any) -> Any:
-    """What measures ask a trainer for, with other data. It says nothing: it would say it again at each measure."""
-    names = ("strategy", "precision_plugin", "global_rank", "world_size")
-    return SimpleNamespace(**{name: getattr(trainer, name) for name in names}, datamodule=data, is_global_zero=False)

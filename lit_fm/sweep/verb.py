@@ -69,7 +69,7 @@ def by_optuna(space: spaces.Space, folder: Path, base: str, arguments: list[str]
     try:
         import optuna
     except ImportError as error:
-        raise ValueError("sweep needs Optuna: pip install optuna, or use --wandb.") from error
+        raise ValueError("sweep needs Optuna: pip install -c constraints.txt optuna, or use --wandb.") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     lock = Lock(folder)
     (folder / "trials").mkdir(exist_ok=True)
