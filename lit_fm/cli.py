@@ -36,10 +36,6 @@ FUNCTIONS = {
     "switch": ("lit_fm.ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
     "combine": ("lit_fm.ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),
     "diagnose": ("lit_fm.ship.diagnose:diagnose", "how far LoRA moved each layer of a run, and in how many directions"),
-    "compare": (
-        "lit_fm.compare.report:compare",
-        "which method: run them all and compare: compare --config compare.yaml; or runs: compare RUN RUN --out DIR",
-    ),
     "generate": (
         "lit_fm.evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
@@ -61,7 +57,24 @@ FUNCTIONS = {
     "zoo": ("lit_fm.catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
     "twin": ("lit_fm.twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
 }
-OTHERS = ("data", "plan", "icl", "sweep", "selftest")
+COMMANDS = {
+    "data": ("lit_fm.look:look_at_data", ""),
+    "plan": ("lit_fm.look:plan", "will it fit, what will it take: plan --config NAME [--device rtx4090]"),
+    "icl": ("lit_fm.in_context:icl", "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"),
+    "compare": (
+        "lit_fm.compare.verb:compare",
+        "which method: run all, compare --config compare.yaml; or of runs that ended: compare RUN RUN --out DIR",
+    ),
+    "sweep": (
+        "lit_fm.sweep.verb:sweep",
+        "many fits, to find the best settings: sweep --config NAME --sweep sweep.yaml [--wandb]",
+    ),
+    "selftest": (
+        "lit_fm.selftest:selftest",
+        "is a killed run that goes on the run it was? selftest resume --config NAME",
+    ),
+}
+"""Verbs that read their options by themselves."""
 OUT_OF_MEMORY = (
     "The step does not fit into memory. Lower data.batch_size, and raise trainer.accumulate_grad_batches by as much: the "
     "steps stay the same. Or lower data.max_length, add --config trainer/activation-checkpointing.yaml or "
@@ -85,43 +98,26 @@ def main(argv: list[str] | None = None) -> None:
     """Run one verb; exits with 2 on a wrong command line, with 1 on any other error."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        looks = {f"data {name}": text for name, text in LOOKS.items()}
-        looks["plan"] = "will it fit, what will it take: plan --config NAME [--device rtx4090]"
-        looks["icl"] = "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"
-        looks["sweep"] = "many fits, to find the best settings: sweep --config NAME --sweep sweep.yaml [--wandb]"
-        looks["selftest resume"] = "is a killed run that goes on the run it was? selftest resume --config NAME"
-        verbs = {**TRAINER_VERBS, **looks, **{name: text for name, (_, text) in FUNCTIONS.items()}}
+        looks = {f"data {name}": (name, text) for name, text in LOOKS.items()}
+        told = {**looks, **COMMANDS, **FUNCTIONS}
+        verbs = TRAINER_VERBS | {name: text for name, (_, text) in told.items() if text}
         print(HELP.format(verbs="\n".join(f"  {name:<17} {text}" for name, text in verbs.items())), end="")
         return
     verb, rest = argv[0], argv[1:]
     if verb == "--version":
         print(__version__)
-    elif verb == "compare" and any(word.partition("=")[0] == "--config" for word in rest):
-        from lit_fm.compare.verb import run_compare
-
-        guarded(run_compare, rest)
     elif verb in FUNCTIONS:
-        guarded(run_function, verb, rest)
+        guarded(run_function, verb, rest, FUNCTIONS[verb])
     elif verb in TRAINER_VERBS:
         try:
             guarded(run_trainer, verb, rest)
         finally:
             leave_if_a_tracker_hangs(sys.exc_info()[1])
-    elif verb == "selftest":
-        from lit_fm.selftest import selftest
-
-        guarded(selftest, rest)
-    elif verb == "sweep":
-        from lit_fm.sweep.verb import sweep
-
-        guarded(sweep, rest)
-    elif verb == "data":
-        guarded(look_at_data, rest)
-    elif verb in ("plan", "icl"):
-        guarded(without_a_fit, verb, rest)
+    elif verb in COMMANDS:
+        guarded(run_command, verb, rest)
     else:
         fail(
-            f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, *OTHERS])}",
+            f"there is no verb {verb!r}: {did_you_mean(verb, [*TRAINER_VERBS, *FUNCTIONS, *COMMANDS])}",
             code=2,
         )
 
@@ -192,8 +188,14 @@ def leave_if_a_tracker_hangs(error: BaseException | None) -> None:
     os._exit(code if isinstance(code, int) else 1)
 
 
-def run_function(verb: str, args: list[str]) -> None:
-    """A plain function: its parameters are the options."""
+def run_command(verb: str, args: list[str]) -> None:
+    """A verb that reads its options by itself."""
+    module, name = COMMANDS[verb][0].split(":")
+    getattr(import_module(module), name)(args)
+
+
+def run_function(verb: str, args: list[str], known: tuple[str, str]) -> None:
+    """A plain function, known by its module and name, and what it does: its parameters are the options."""
     from jsonargparse import ArgumentParser
 
     from lit_fm.explain import explain
@@ -202,9 +204,9 @@ def run_function(verb: str, args: list[str]) -> None:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             fail(explain(message, self), code=2)
 
-    module, name = FUNCTIONS[verb][0].split(":")
+    module, name = known[0].split(":")
     function = getattr(import_module(module), name)
-    parser = Parser(prog=f"lit_fm {verb}", description=FUNCTIONS[verb][1], allow_abbrev=False)
+    parser = Parser(prog=f"lit_fm {verb}", description=known[1], allow_abbrev=False)
     parser.add_function_arguments(function, fail_untyped=False)
     function(**parser.instantiate_classes(parser.parse_args(_named(args, function))).as_dict())
 
@@ -238,25 +240,3 @@ def run_trainer(verb: str, args: list[str]) -> None:
     from lit_fm.trainer_cli import run
 
     run(verb, args, name)
-
-
-def without_a_fit(verb: str, args: list[str]) -> None:
-    """What a config would take, or what its backbone can do that learns nothing."""
-    name, rest = expand(["--json=true" if arg == "--json" else arg for arg in args])
-    sys.argv = [sys.argv[0], verb, *rest]
-    from lit_fm.look import look
-
-    look(verb, rest, name)
-
-
-def look_at_data(args: list[str]) -> None:
-    """The data of a run, without the run."""
-    if not args or args[0] not in LOOKS:
-        ways = ", ".join(f"data {name}" for name in LOOKS)
-        fail(f"data {' '.join(args[:1])}: expected one of {ways}, such as data show --config lora.yaml.", code=2)
-    name, rest = expand(args[1:])
-    rest = [f"--number{arg[2:]}" if arg == "-n" or arg.startswith("-n=") else arg for arg in rest]
-    sys.argv = [sys.argv[0], "data", args[0], *rest]
-    from lit_fm.look import look
-
-    look(args[0], rest, name)

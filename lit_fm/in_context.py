@@ -1,6 +1,7 @@
 """The verb `icl`: how good a backbone is that learns nothing, with no, one, or a few solved examples before a question."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_fm import resume
 from lit_fm.adapt import Full
+from lit_fm.arguments import expand
 from lit_fm.credentials import check_no_credentials
 from lit_fm.data.instruct import Instructions
 from lit_fm.data.shots import Selection, Shots
@@ -212,3 +214,10 @@ def _unfinished(folder: Path, config: str) -> bool:
         return False
     was = (folder / "config.yaml").read_text(encoding="utf-8")
     return "shots" in yaml.safe_load(was) and not resume.changes(was, config)
+
+
+def icl(args: list[str]) -> None:
+    """The verb."""
+    name, rest = expand(args)
+    sys.argv = [sys.argv[0], "icl", *rest]
+    Asking(rest, name)

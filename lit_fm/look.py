@@ -1,6 +1,7 @@
 """The data and the cost of a run, without the run: `data show`, `data report` and `plan`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import lightning as L
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_fm.arguments import expand
+from lit_fm.cli import LOOKS, fail
 from lit_fm.data.base import ObjectiveData
 from lit_fm.data.report import report
 from lit_fm.data.show import show
-from lit_fm.in_context import Asking
 from lit_fm.plan.devices import find_device
 from lit_fm.plan.memory import Plan
 from lit_fm.plan.ranks import ranks_of
@@ -127,11 +129,19 @@ class Planning(Look):
             console.print(line, markup=False)
 
 
-def look(kind: str, args: list[str], name: str) -> None:
-    """Parse, prepare, and show, report, plan or ask."""
-    if kind == "icl":
-        Asking(args, name)
-    elif kind == "plan":
-        Planning(args, name)
-    else:
-        Look(kind, args, name)
+def plan(args: list[str]) -> None:
+    """What a run would take, without it."""
+    name, rest = expand(["--json=true" if arg == "--json" else arg for arg in args])
+    sys.argv = [sys.argv[0], "plan", *rest]
+    Planning(rest, name)
+
+
+def look_at_data(args: list[str]) -> None:
+    """The data of a run, without the run."""
+    if not args or args[0] not in LOOKS:
+        ways = ", ".join(f"data {name}" for name in LOOKS)
+        fail(f"data {' '.join(args[:1])}: expected one of {ways}, such as data show --config lora.yaml.", code=2)
+    name, rest = expand(args[1:])
+    rest = [f"--number{arg[2:]}" if arg == "-n" or arg.startswith("-n=") else arg for arg in rest]
+    sys.argv = [sys.argv[0], "data", args[0], *rest]
+    Look(args[0], rest, name)

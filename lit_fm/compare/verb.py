@@ -3,19 +3,23 @@
 from pathlib import Path
 
 from lit_fm.arguments import find_config
-from lit_fm.cli import fail
+from lit_fm.cli import fail, run_function
 from lit_fm.compare.experiment import read_experiment, run_experiment
 
 OWN = ("--config", "--out", "--workers", "--seeds", "--methods")
+REPORT = "lit_fm.compare.report:compare", "which method: runs that ended, on one page: compare RUN RUN --out DIR"
 USAGE = "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME], and options of fit"
 
 
-def run_compare(args: list[str]) -> None:
-    """Read the options, run the experiment, compare.
+def compare(args: list[str]) -> None:
+    """Read the options, run the experiment if one is named, compare.
 
     Raises:
         ValueError: an option is wrong.
     """
+    if not any(word.partition("=")[0] == "--config" for word in args):
+        run_function("compare", args, REPORT)
+        return
     own, options, words = {}, [], iter(args)
     for word in words:
         key, equals, value = word.partition("=")
