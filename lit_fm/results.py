@@ -62,6 +62,7 @@ class Results(L.Callback):
             **scored,
             **losses,
             "seconds": round(time.perf_counter() - self.run.started, 2),
+            **({"energy_joules": round(joules, 1)} if (joules := self.run.meter.joules()) is not None else {}),
             "peak_memory_bytes": peak_memory(),
             "learnable_parameters": learnable(objective.network)[0],
             "optimizer_steps": trainer.global_step,

@@ -16,6 +16,7 @@ from lit_fm.checkpoint import put_aside
 from lit_fm.credentials import check_no_credentials
 from lit_fm.data.base import ObjectiveData
 from lit_fm.durable import free, keep_old, write_json
+from lit_fm.energy import Meter
 from lit_fm.guard import Guard
 from lit_fm.keep import Keep
 from lit_fm.plan.foresee import lacking
@@ -73,7 +74,7 @@ class Run(L.Callback):
         self.folder = Path(folder) if folder else Path(root, name)
         self.made: list[Path] = []  # folders that this process made
         self.begun = False
-        self.started = time.perf_counter()
+        self.started, self.meter = time.perf_counter(), Meter()
 
     def open(self, verb: str, config: str, given_logger: Any) -> tuple[list[Any], list[Any]]:
         """Make the folder, and give the trainer's loggers and checkpoint callbacks. `config`: resolved, as YAML."""
@@ -142,10 +143,12 @@ class Run(L.Callback):
     # What a checkpoint holds of the run.
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": time.perf_counter() - self.started, "skipped": self.guard.skipped}
+        joules = self.meter.joules() or 0.0
+        return {"seconds": time.perf_counter() - self.started, "skipped": self.guard.skipped, "joules": joules}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.started -= state["seconds"]
+        self.meter.before = state.get("joules", 0.0)
         self.guard.skipped = state.get("skipped", 0)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ LEVELS = [
         "lit_fm.draft",
         "lit_fm.twin",
         "lit_fm.durable",
+        "lit_fm.energy",
         "lit_fm.credentials",
         "lit_fm.gradients",
         "lit_fm.blocks",

@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_fm.energy import SHARED
 from lit_fm.resume import at_work
 from lit_fm.screen import console
 
@@ -60,6 +61,8 @@ def run_cells(cells: list[Cell], workers: int) -> dict[str, str]:
     console.print(f"{len(cells)} runs, {done} of which have ended; {min(workers, len(waiting))} at a time.")
     # Both of these hold for the process that runs are forked from, where all that takes long to import is imported once.
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    if workers > 1:
+        os.environ[SHARED] = "yes"
     context = get_context("forkserver")
     context.set_forkserver_preload(["lit_fm.trainer_cli"])
     slots, failed = list(range(workers)), {}

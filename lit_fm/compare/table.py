@@ -48,6 +48,8 @@ def _quality(found: Comparison) -> list[Column]:
         return f"{points(metric, value):.1f}"
 
     others = [name for name in found.best.runs[0].measured if name != metric and "/" not in name]
+    runs = [run for method in found.methods for run in method.runs]
+    corpora = dict.fromkeys(name for run in runs for name in run.forgetting.get("corpora", {}))
     return [
         _column("method", "method", lambda m: m.label, str, "runs that differ in nothing but the seed are one"),
         _column(metric, words(metric), lambda m: m.mean, partial(figure, metric), "mean over seeds"),
@@ -61,6 +63,8 @@ def _quality(found: Comparison) -> list[Column]:
         *(_column(k, words(k), partial(_mean, name=k), partial(figure, k), "mean over seeds") for k in others),
         _column("forgetting", "forgetting", partial(forgotten, name="mean"), _signed, "mean change on other tasks, points"),
         _column("worst", "worst task", partial(forgotten, name="worst"), _signed, "largest loss on another task, points"),
+        *(_column(f"{name}_loss_change", f"{name} text", partial(_text, name=name), _nats,
+                  "change of the loss on this text, nats per token: above 0 is forgotten") for name in corpora),
     ]  # fmt: skip
 
 
@@ -86,6 +90,17 @@ def forgotten(method: Method, name: str) -> float | None:
     """The mean over seeds of a change on tasks that were not trained: below 0 where something was lost."""
     known = [run.forgetting[name] for run in method.runs if run.forgetting.get(name) is not None]
     return sum(known) / len(known) if known else None
+
+
+def _text(method: Method, name: str) -> float | None:
+    """The mean over seeds of the change of a loss on text that was not trained."""
+    told = [run.forgetting.get("corpora", {}).get(name) for run in method.runs]
+    known = [one["change"] for one in told if one]
+    return sum(known) / len(known) if known else None
+
+
+def _nats(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _p(value: float) -> str:
