@@ -99,7 +99,8 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
         console.print(f"{name} is left out, since it failed: {reason}", markup=False)
     ended = [str(folder) for cell in cells if (folder := cell.ended)]
     if not ended:
-        raise ValueError(f"no run ended: see log.txt of each in {out / 'runs'}.")
+        name, reason = next(iter(failed.items()))
+        raise ValueError(f"no run ended; of {name}: {reason} (the log.txt of each is in {out / 'runs'})")
     compare(ended, str(out))
 
 

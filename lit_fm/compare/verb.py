@@ -7,8 +7,11 @@ from lit_fm.cli import fail, run_function
 from lit_fm.compare.experiment import read_experiment, run_experiment
 
 OWN = ("--config", "--out", "--workers", "--seeds", "--methods")
-REPORT = "lit_fm.compare.report:compare", "which method: runs that ended, on one page: compare RUN RUN --out DIR"
 USAGE = "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME], and options of fit"
+REPORT = (
+    "lit_fm.compare.report:compare",
+    f"Compare runs that ended, on one page: compare RUN RUN --out DIR. Or run an experiment first: {USAGE}.",
+)
 
 
 def compare(args: list[str]) -> None:

@@ -1,0 +1,172 @@
+"""Methods on the same data, budget and seeds, run and compared by one command."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import ROOT, command
+
+from lit_fm.arguments import find_config
+from lit_fm.compare.experiment import read_experiment
+
+SMALL = {
+    "fit": {
+        "model": {
+            "class_path": "lit_fm.CausalLM",
+            "init_args": {
+                "backbone": "tiny-clm",
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}},
+            },
+        },
+        "data": {
+            "class_path": "lit_fm.InstructionData",
+            "init_args": {"source": "smallworld/sentiment:200", "batch_size": 8},
+        },
+        "trainer": {"max_steps": 3},
+        "score": {"examples": 24},
+        "forgetting": {"examples": 4, "tasks": {"names": {"source": "smallworld/name-question:100"}}},
+    },
+    "shots": [0, 1],
+    "seeds": 2,
+    "methods": {"full": {}, "LoRA, small": {"model.adaptation": "adapt/lora.yaml"}, "many": {"mixed": True}},
+}
+
+
+def written(folder, **changes):
+    """A config of an experiment, with changes."""
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **changes}))
+    return path
+
+
+def rows_of(out):
+    return {row["method"]: row for row in csv.DictReader((out / "table.csv").open())}
+
+
+def ended(out):
+    """When each run ended."""
+    return {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/summary.json")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": {}}, "there is no 'method': did you mean 'methods'"),
+        ({"methods": None}, "expected `fit:`, settings of all runs, and `methods:`"),
+        ({"shots": [-1]}, "expected numbers, such as shots"),
+        ({"seeds": 0}, "expected numbers, such as shots"),
+    ],
+)
+def test_a_config_that_says_something_else_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_experiment(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("name", ["compare.yaml", "compare-t5.yaml"])
+def test_our_experiments_compare_prompting_with_all_kinds_of_tuning(name):
+    found = read_experiment(find_config(name))
+    kinds = {"prompt-tuning", "prefix", "ia3", "norms", "adapter", "lora", "dora", "qlora", "full", "full-multi-task"}
+    assert kinds == set(found.methods)
+    assert {0, 1} < set(found.shots)
+    assert found.seeds == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "--workers 0 must be a number of at least 1"),
+        (["--methods", "fully"], "there is no 'fully': did you mean 'full'"),
+        (["--data.sorce", "x"], "data.sorce"),
+    ],
+)
+def test_what_cannot_be_is_one_message_before_any_run(lit, in_tmp, options, message):
+    done = lit("compare", "--config", written(in_tmp), "--out", "out", *options)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list(in_tmp.glob("out/runs/*"))
+
+
+def test_where_no_run_ends_the_first_reason_is_told(lit, in_tmp):
+    done = lit("compare", "--config", written(in_tmp, methods={"full": {}}, seeds=1), "--model.backbone", "tiny-clmm")
+    assert done.code == 1
+    assert "no run ended; of prompting: there is no backbone 'tiny-clmm'" in done.err
+
+
+def test_a_mixed_method_needs_tasks_that_are_held_out(lit, in_tmp):
+    fit = {**SMALL["fit"], "forgetting": {}}
+    done = lit("compare", "--config", written(in_tmp, fit=fit), "--out", "out")
+    assert "give forgetting.tasks in fit" in done.err
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An experiment that was killed in its middle and started again, and what its runs were when it was killed."""
+    folder = tmp_path_factory.mktemp("experiment")
+    args = ("compare", "--config", str(written(folder)), "--out", "out", "--workers", "2")
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "lit_fm", *args], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 240
+    while len(ended(folder / "out")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    begun.send_signal(signal.SIGKILL)
+    begun.wait()
+    before = ended(folder / "out")
+    done = command(*args, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, args, before
+
+
+@pytest.mark.slow
+def test_an_experiment_that_was_killed_repeats_nothing_and_fills_all_rows(experiment):
+    folder, args, before = experiment
+    out = folder / "out"
+    assert 2 <= len(before) < 6
+    assert before.items() <= ended(out).items()
+    assert len(ended(out)) == 6
+    rows = rows_of(out)
+    assert set(rows) == {"zero-shot", "1-shot", "full", "lora-small", "many"}
+    assert rows["lora-small"]["seeds"] == rows["many"]["seeds"] == "2"
+    assert float(rows["full"]["learnable_parameters"]) > float(rows["lora-small"]["learnable_parameters"])
+    page = (out / "index.html").read_bytes()
+    again = command(*args, cwd=folder)
+    assert "7 runs, 7 of which have ended" in again.stdout
+    assert (out / "index.html").read_bytes() == page
+    assert ended(out).keys() == {path for path in ended(out) if path.parent.name == "001"}
+
+
+@pytest.mark.slow
+def test_many_tasks_are_compared_on_the_examples_of_the_one(experiment):
+    out = experiment[0] / "out"
+    scored = {
+        name: [json.loads(line) for line in (out / f"runs/{name}-seed0/001/scored.jsonl").read_text().splitlines()]
+        for name in ("full", "many")
+    }
+    alone, mixed = ({(row["row"], row["prompt"]) for row in rows} for rows in scored.values())
+    assert alone == mixed
+    assert len(alone) == 24
+
+
+@pytest.mark.slow
+def test_another_experiment_does_not_go_into_the_folder_of_this_one(experiment):
+    folder, args, _ = experiment
+    done = command(*args, "--trainer.max_steps", "4", cwd=folder)
+    assert done.returncode == 1
+    assert "has other settings (none instead of --trainer.max_steps 4): give another folder by --out" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_method_that_fails_is_told_and_left_out(tmp_path):
+    methods = {"full": {}, "broken": {"trainer.precision": "16-true", "model.optimizer.lr": -1.0}}
+    args = ("compare", "--config", str(written(tmp_path, methods=methods, shots=[], seeds=1)), "--out", "out")
+    done = command(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "broken-seed0 is left out, since it failed: " in done.stdout
+    assert set(rows_of(tmp_path / "out")) == {"full"}
