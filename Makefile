@@ -4,7 +4,7 @@ CONFIG ?= lora.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install fit test test-slow lint audit clean
+.PHONY: install fit compare test test-slow lint audit clean
 
 install: .venv/.installed
 
@@ -15,6 +15,10 @@ install: .venv/.installed
 
 fit: install
 	$(BIN)/python -m lit_fm fit --config $(CONFIG) $(ARGS)
+
+compare: install
+	$(BIN)/python -m lit_fm compare --config compare.yaml --workers 2 $(ARGS)
+	$(BIN)/python -m lit_fm compare --config compare-t5.yaml --workers 2 $(ARGS)
 
 test: install lint
 	$(BIN)/python -m pytest
