@@ -10,7 +10,8 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT, command
+from conftest import ROOT, SHARED, command, llama_config
+from test_icl import REAL
 
 from lit_fm.arguments import find_config
 from lit_fm.compare.experiment import read_experiment
@@ -170,3 +171,28 @@ def test_a_method_that_fails_is_told_and_left_out(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "broken-seed0 is left out, since it failed: " in done.stdout
     assert set(rows_of(tmp_path / "out")) == {"full"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data")
+@pytest.mark.parametrize("name", REAL)
+def test_real_tasks_are_compared(tmp_path, make_backbone, name):
+    fit = {
+        "model": SMALL["fit"]["model"],
+        "data": {"class_path": "lit_fm.InstructionData"},
+        "trainer": {"max_steps": 2},
+    }
+    methods = {"full": {}, "lora": {"model.adaptation": "adapt/lora.yaml"}}
+    config = written(tmp_path, fit=fit, methods=methods, shots=[0, 1], seeds=1)
+    options = [str(word) for word in REAL[name] if word not in ("--selection", "balanced", "nearest")]  # icl's own
+    done = command(
+        "compare", "--config", config, "--out", "out", "--workers", "2", "--data.source", SHARED / options[0], *options[1:],
+        "--data.batch_size", "2", "--data.rows", "400", "--data.max_length", "4096", "--score.examples", "8",
+        "--model.backbone", make_backbone("llama-long", llama_config(max_position_embeddings=4096)), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(rows_of(tmp_path / "out")) == {"zero-shot", "1-shot", "full", "lora"}
+    metric = {"gsm8k": "number", "scitldr": "rouge1"}.get(name, "exact_match")
+    assert all(0 <= float(row[metric]) <= 1 for row in rows_of(tmp_path / "out").values())
+    page = (tmp_path / "out/index.html").read_text()
+    assert "8 test examples" in page or ">8<" in page

@@ -312,6 +312,10 @@ def test_a_twin_is_never_written_over_another_and_needs_an_entry(lit, in_tmp):
     assert again.code == 1
     assert "nothing is overwritten: name another folder" in again.err
     assert "did you mean 'gpt2-xl'?" in lit("twin", "gpt2-lx", "--out", "other").err
+    assert "width 20 must be a multiple of 8" in lit("twin", "gpt2-xl", "--out", "other", "--width", "20").err
+    assert lit("twin", "tiny-clm", "--out", "sized", "--width", "48", "--layers", "3").code == 0
+    sized = json.loads((in_tmp / "sized/config.json").read_text())
+    assert (sized["hidden_size"], sized["num_hidden_layers"], sized["head_dim"]) == (48, 3, 12)
 
 
 TEXTS = [

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lit_fm.energy import SHARED
 from lit_fm.resume import at_work
-from lit_fm.screen import console
+from lit_fm.screen import console, measured
 
 
 class Cell(NamedTuple):
@@ -82,8 +82,8 @@ def run_cells(cells: list[Cell], workers: int) -> dict[str, str]:
                 slots.append(slot)
                 done += 1
                 took = f"[{done} of {len(cells)}] {cell.name}: {time.perf_counter() - begun:.0f} s"
-                if cell.ended:
-                    console.print(took, markup=False)
+                if folder := cell.ended:
+                    console.print(f"{took}{_reached(folder)}", markup=False)
                 else:
                     failed[cell.name] = cell.why()
                     console.print(f"{took}, failed: {failed[cell.name]}", markup=False)
@@ -94,6 +94,14 @@ def run_cells(cells: list[Cell], workers: int) -> dict[str, str]:
         for process, *_ in at_once.values():
             process.join()
     return failed
+
+
+def _reached(folder: Path) -> str:
+    """What a fit was measured by first."""
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    names = summary.get("measured", [])[:1]
+    return "".join(f", {name.replace('_', ' ')} {measured(name, summary[name.replace('/', '_')])}" for name in names)
 
 
 def _carry_out(cell: Cell, slot: int) -> None:

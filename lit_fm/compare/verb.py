@@ -6,8 +6,11 @@ from lit_fm.arguments import find_config
 from lit_fm.cli import fail, run_function
 from lit_fm.compare.experiment import read_experiment, run_experiment
 
-OWN = ("--config", "--out", "--workers", "--seeds", "--methods")
-USAGE = "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME], and options of fit"
+OWN = ("--config", "--out", "--workers", "--seeds", "--methods", "--backbones")
+USAGE = (
+    "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME] [--backbones NAME,NAME], and options "
+    "of fit"
+)
 REPORT = (
     "lit_fm.compare.report:compare",
     f"Compare runs that ended, on one page: compare RUN RUN --out DIR. Or run an experiment first: {USAGE}.",
@@ -39,4 +42,6 @@ def compare(args: list[str]) -> None:
         asked = asked._replace(seeds=int(own["--seeds"]))
     if "--methods" in own:
         asked = asked.only(own["--methods"].split(","))
+    if "--backbones" in own:
+        asked = asked._replace(backbones=own["--backbones"].split(","))
     run_experiment(asked, options, Path(own.get("--out", f"comparisons/{config.stem}")), int(numbers["--workers"]))
