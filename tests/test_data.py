@@ -159,6 +159,21 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert list(BatchPlan(np.arange(100), 4, 4, True)) != first
 
 
+def test_the_order_has_a_seed_of_its_own_and_splits_stay(llama):
+    from lit_fm import CausalLM, InstructionData
+
+    def made(**seeds):
+        data = InstructionData("smallworld/sentiment:60", batch_size=4, **seeds)
+        data.attach(CausalLM(llama))
+        data.setup("fit")
+        return data
+
+    plain, other = made(), made(order_seed=1)
+    assert plain.plan().global_batches() != other.plan().global_batches()
+    assert plain.examples("test") == other.examples("test")
+    assert made(order_seed=0).plan().global_batches() == plain.plan().global_batches()
+
+
 def test_examples_of_like_length_share_a_batch():
     lengths = np.random.default_rng(0).integers(5, 500, 2000)
     padded = sum(len(b.numbers) * lengths[b.numbers].max() for b in BatchPlan(lengths, 16, 0, True))

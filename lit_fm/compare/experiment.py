@@ -108,6 +108,7 @@ def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
     """All runs, seed after seed, so that a table is whole as early as can be."""
     write_text(out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True))
     shared = ["--config", str(out / "fit.yaml"), *options]
+    ordered = str(asked.fit.get("data", {}).get("class_path")).endswith(("InstructionData", "Mixture"))
     cells = []
     for backbone in asked.backbones or [""]:
         base = [*shared, *(["--model.backbone", backbone] if backbone else [])]
@@ -118,9 +119,8 @@ def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
         for seed in range(asked.seeds):
             for name, settings in asked.methods.items():
                 own = _typed(_mixed(settings, base) if settings.get("mixed") else settings)
-                cells.append(
-                    _cell(f"{name}{end}-seed{seed}", "fit", [*base, *own, "--seed_everything", str(seed)], out)
-                )
+                own += ["--seed_everything", str(seed), *(["--data.order_seed", str(seed)] if ordered else [])]
+                cells.append(_cell(f"{name}{end}-seed{seed}", "fit", [*base, *own], out))
     return cells
 
 

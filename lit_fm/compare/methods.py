@@ -110,7 +110,7 @@ def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in settings.items():
             if name or key not in OWN:
                 yield from _flat(value, f"{name}.{key}" if name else key)
-    elif name not in ("model.init_args.backbone", "data.init_args.seed"):
+    elif name not in ("model.init_args.backbone", "data.init_args.seed", "data.init_args.order_seed"):
         yield name, settings
 
 

@@ -8,8 +8,8 @@ from lit_fm.compare.experiment import read_experiment, run_experiment
 
 OWN = ("--config", "--out", "--workers", "--seeds", "--methods", "--backbones")
 USAGE = (
-    "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME] [--backbones NAME,NAME], and options "
-    "of fit"
+    "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME] [--backbones NAME,NAME], and "
+    "options of fit"
 )
 REPORT = (
     "lit_fm.compare.report:compare",

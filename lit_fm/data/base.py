@@ -32,6 +32,7 @@ class ObjectiveData(L.LightningDataModule):
         seed: of splits and order.
         token_budget: training ends once so many tokens were dealt, padding not counted.
         batch_tokens: instead of `batch_size`: tokens in a micro-batch of one rank, with padding, at most.
+        order_seed: of the order of training alone, which otherwise is that of `seed`.
     """
 
     max_new_tokens = 128
@@ -50,6 +51,7 @@ class ObjectiveData(L.LightningDataModule):
         seed: int,
         token_budget: int | None = None,
         batch_tokens: int | None = None,
+        order_seed: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or workers < 0:
@@ -58,6 +60,7 @@ class ObjectiveData(L.LightningDataModule):
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}: raise it.")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.order_seed = seed if order_seed is None else order_seed
         self.token_budget, self.batch_tokens = token_budget, batch_tokens
         self.items: dict[str, Any] = {}
         self.report: dict[str, dict[str, Any]] = {}
@@ -173,7 +176,7 @@ class ObjectiveData(L.LightningDataModule):
         """Which examples make up which training batch of this rank."""
         capacity = self.max_length if self.packing == "best-fit" else None
         plan = BatchPlan(
-            self.items["train"].lengths(), self.batch_size, self.seed, True, *ranks_of(self.trainer), self.shares(),
+            self.items["train"].lengths(), self.batch_size, self.order_seed, True, *ranks_of(self.trainer), self.shares(),
             self.batch_tokens, capacity, getattr(self.trainer, "accumulate_grad_batches", 1), self._position(),
         )  # fmt: skip
         plan.set_epoch(epoch)

@@ -32,6 +32,7 @@ class Instructions(ObjectiveData):
         token_budget: training ends once so many tokens were dealt, padding not counted.
         workers: processes that collate batches; 0 does it in the main one.
         seed: of splits, templates and order.
+        order_seed: of the order of training alone: runs that differ in it learn and are scored on the same examples.
     """
 
     has_answers = True
@@ -47,8 +48,9 @@ class Instructions(ObjectiveData):
         token_budget: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size, workers, seed, token_budget, batch_tokens)
+        super().__init__(batch_size, workers, seed, token_budget, batch_tokens, order_seed)
         for name, value in (("max_length", max_length), ("max_new_tokens", max_new_tokens)):
             if value is not None and value < (2 if name == "max_length" else 1):
                 raise ValueError(f"data.{name} is {value}: raise it.")
@@ -154,9 +156,10 @@ class InstructionData(Instructions):
         token_budget: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        order_seed: int | None = None,
         **task: Any,
     ) -> None:
-        only = Task(source, **task)
         super().__init__(
-            {"": only}, max_length, max_new_tokens, packing, batch_size, batch_tokens, token_budget, workers, seed
-        )
+            {"": Task(source, **task)}, max_length, max_new_tokens, packing, batch_size, batch_tokens, token_budget,
+            workers, seed, order_seed,
+        )  # fmt: skip

@@ -62,7 +62,7 @@ class Mixture(Instructions):
             taken = by_weights(numbers, [self.weights[name] for name in counts])
         else:
             taken = by_temperature(numbers, self.temperature, self.cap)
-        return Shares(numbers, taken, self.seed)
+        return Shares(numbers, taken, self.order_seed)
 
     def prepare(self, split: str) -> Any:
         if not (prepared := super().prepare(split)):
