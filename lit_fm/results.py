@@ -37,7 +37,8 @@ class Results(L.Callback):
         summary = self._summary(trainer, pl_module)
         for name in ("summary.json", "scored.jsonl"):  # of a run that was extended
             keep_old(self.run.folder / name)
-        write_lines(self.run.folder / "scored.jsonl", self.score.scored)
+        if self.score.scored:
+            write_lines(self.run.folder / "scored.jsonl", self.score.scored)
         write_json(self.run.folder / "summary.json", summary)
         rows = [[g["prompt"], g["prediction"], g["answer"]] for g in summary["generations"]]
         for logger in trainer.loggers:

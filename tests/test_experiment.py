@@ -14,6 +14,7 @@ from conftest import ROOT, SHARED, command, llama_config
 from test_icl import REAL
 
 from lit_fm.arguments import find_config
+from lit_fm.compare.cells import take_device
 from lit_fm.compare.experiment import read_experiment
 
 SMALL = {
@@ -104,6 +105,17 @@ def test_a_mixed_method_needs_tasks_that_are_held_out(lit, in_tmp):
     fit = {**SMALL["fit"], "forgetting": {}}
     done = lit("compare", "--config", written(in_tmp, fit=fit), "--out", "out")
     assert "give forgetting.tasks in fit" in done.err
+
+
+def test_runs_at_once_have_a_device_each(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for visible, slots in ((None, ["0", "1", "0"]), ("4,6", ["4", "6", "4"])):
+        for slot, expected in enumerate(slots):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+            if not visible:
+                monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+            take_device(slot)
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
 @pytest.fixture(scope="module")

@@ -114,14 +114,19 @@ def _carry_out(cell: Cell, slot: int) -> None:
         time.sleep(0.5)
     if cell.ended:
         return
+    take_device(slot)
+    from lit_fm.cli import main
+
+    main([cell.verb, *cell.args])
+
+
+def take_device(slot: int) -> None:
+    """Leave this process the device of its place alone, where there are several."""
     import torch
 
     if devices := torch.cuda.device_count():  # counted without touching them
         known = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(devices)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = known[slot % len(known)]
-    from lit_fm.cli import main
-
-    main([cell.verb, *cell.args])
 
 
 def _end_with(parent: Any) -> None:
