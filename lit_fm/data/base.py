@@ -29,10 +29,9 @@ class ObjectiveData(L.LightningDataModule):
     Args:
         batch_size: rows in a micro-batch of one rank: examples, or what they are packed in.
         workers: processes that collate batches; 0 does it in the main one.
-        seed: of splits and order.
+        seed, order_seed: of splits and order; of the order of training alone.
         token_budget: training ends once so many tokens were dealt, padding not counted.
         batch_tokens: instead of `batch_size`: tokens in a micro-batch of one rank, with padding, at most.
-        order_seed: of the order of training alone, which otherwise is that of `seed`.
     """
 
     max_new_tokens = 128
