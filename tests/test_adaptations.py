@@ -54,7 +54,8 @@ def test_the_export_gives_the_same_logits_in_plain_transformers_and_peft(make_ba
         from peft import AutoPeftModelForCausalLM, PeftModel
 
         plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "out")
-        assert torch.equal(expected, logits(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")))
+        loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
+        torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-6)
     else:
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(expected, logits(plain))

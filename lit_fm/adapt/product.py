@@ -65,7 +65,8 @@ class Product(Linear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or not self._plain(x):
             return super().forward(x, *args, **kwargs)
-        base, name = self.base_layer, self.active_adapters[0]
+        base: Any = self.base_layer
+        name = self.active_adapters[0]
         weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
         a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind := x.device.type) else x.dtype
@@ -76,7 +77,8 @@ class Product(Linear):
 
     def _plain(self, x: Tensor) -> bool:
         """One adapter beside a frozen matrix that is whole and not quantised; no dropout, no variant of LoRA."""
-        names, base = self.active_adapters, self.base_layer
+        base: Any = self.base_layer
+        names = self.active_adapters
         if self.disable_adapters or self.merged or len(names) != 1 or not isinstance(base, nn.Linear | Conv1D):
             return False
         (name,) = names
