@@ -281,3 +281,24 @@ def test_a_rank_that_is_dealt_nothing_steps_along(llama):
     total.backward()
     assert (total.item(), count, batch["tokens"]) == (0.0, 0, 0)
     assert all(not p.grad.any() for p in made.network.parameters() if p.grad is not None)
+
+
+def test_a_step_waits_for_the_device_only_for_what_must_be_known(llama):
+    """Each number that Python reads of a tensor is a wait; the sums over ranks are read together, as a list."""
+    made, read = objective(llama), []
+
+    class Reads(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._local_scalar_dense.default:
+                read.append(func)
+            return func(*args, **(kwargs or {}))
+
+    plain = made.on_before_optimizer_step
+
+    def counted(optimizer):
+        with Reads():
+            plain(optimizer)
+
+    made.on_before_optimizer_step = counted
+    fit(made, [made.collate(ragged_items())] * 2, accumulate=1)
+    assert len(read) == 2  # one a step: whether loss and norm are finite

@@ -106,6 +106,15 @@ def test_packed_batches_are_the_same_on_one_rank_and_on_two():
     assert [set(a.numbers) for a in one] == [{*a.numbers, *b.numbers} for a, b in zip(*two, strict=True)]
 
 
+def test_batches_without_padding_are_of_like_size_and_the_same_on_one_rank_and_on_two():
+    lengths = np.random.default_rng(0).integers(5, 90, 320)
+    plain, one = (BatchPlan(lengths, 16, 3, True, padded=padded) for padded in (True, False))
+    assert Counter(i for deal in one for i in deal.numbers) == Counter(range(320))
+    assert one.batch_tokens().max() < 0.8 * plain.batch_tokens().max()
+    two = [list(BatchPlan(lengths, 8, 3, True, rank, 2, padded=False)) for rank in range(2)]
+    assert [set(a.numbers) for a in one] == [{*a.numbers, *b.numbers} for a, b in zip(*two, strict=True)]
+
+
 def test_a_plan_knows_when_its_epochs_differ_in_length():
     lengths = np.random.default_rng(0).integers(5, 90, 100)
     assert BatchPlan(lengths, 4, 0, True).steady

@@ -102,7 +102,10 @@ class LoRA(Tuner):
         )
 
     def change(self, network: Any) -> Any:
+        from lit_fm.adapt.product import compute_at_once
+
         made = super().change(network)
+        compute_at_once(made)
         if self.init != "zero":
             self.first = {n: p.detach().cpu().clone() for n, p in made.named_parameters() if ".lora_" in n}
         return made

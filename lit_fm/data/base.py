@@ -177,6 +177,7 @@ class ObjectiveData(L.LightningDataModule):
         plan = BatchPlan(
             self.items["train"].lengths(), self.batch_size, self.order_seed, True, *ranks_of(self.trainer), self.shares(),
             self.batch_tokens, capacity, getattr(self.trainer, "accumulate_grad_batches", 1), self._position(),
+            self.packing != "padding-free",
         )  # fmt: skip
         plan.set_epoch(epoch)
         return plan

@@ -28,7 +28,8 @@ class Deal(NamedTuple):
 class BatchPlan(Sampler[Deal]):
     """The batches of one rank.
 
-    Examples of like length share a batch, so that little is padding; the batches come in random order. The rows of an
+    Examples of like length share a batch, so that little is padding; the batches come in random order. Where nothing is
+    padded, batches are random, and so of about the same number of tokens: the largest takes less memory. The rows of an
     optimizer step, `batch_size * world * window` of them, are drawn together and then dealt out: they are the same for any
     number of ranks and micro-batches with this product. A rank that is dealt nothing in the last batch gets an empty list.
 
@@ -41,6 +42,7 @@ class BatchPlan(Sampler[Deal]):
         capacity: examples are packed in rows of so many tokens.
         window: micro-batches in an optimizer step.
         start: an epoch, and how many of its batches were trained on already.
+        padded: whether rows of a batch are padded to the longest.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class BatchPlan(Sampler[Deal]):
         capacity: int | None = None,
         window: int = 1,
         start: tuple[int, int] = (0, 0),
+        padded: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}, expected at least 1: raise it.")
@@ -65,7 +68,7 @@ class BatchPlan(Sampler[Deal]):
         self.lengths, self.batch_size, self.seed, self.shuffle = lengths, batch_size, seed, shuffle
         self.rank, self.world, self.window, self.start, self.epoch = rank, world, window, start, start[0]
         self.shares = shares or Shares([len(lengths)], None, seed)
-        self.tokens, self.capacity = tokens, capacity
+        self.tokens, self.capacity, self.padded = tokens, capacity, padded
         self._planned: tuple[int, list[list[list[int]]]] = (-1, [])
 
     def set_epoch(self, epoch: int) -> None:
@@ -104,7 +107,8 @@ class BatchPlan(Sampler[Deal]):
             )  # a step's are the next `window` of them
         # Sorting within a pool, not over all, keeps batches different from epoch to epoch.
         pool = 50 * (self.world * max(1, self.tokens // int(self.lengths.mean() + 1)) if self.tokens else of_step)
-        order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in _chunks(order, pool)])
+        if self.padded or self.tokens:
+            order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in _chunks(order, pool)])
         batches = self._by_tokens(order, self.tokens) if self.tokens else _chunks(order, of_step)
         full = len(batches) if self.tokens else len(order) // of_step
         drawn = [batches[i].tolist() for i in (*rng.permutation(full), *range(full, len(batches)))]

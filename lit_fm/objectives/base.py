@@ -21,7 +21,7 @@ from lit_fm.data.tokens import IGNORED, Draw, Encoded
 from lit_fm.evaluate.generate import end_tokens
 from lit_fm.evaluate.metrics import Names, References, Texts, measure
 from lit_fm.objectives.borders import check_borders
-from lit_fm.objectives.loss import sum_cross_entropy
+from lit_fm.objectives.loss import HeadLoss
 from lit_fm.objectives.measuring import Measuring
 from lit_fm.objectives.training import Batch
 from lit_fm.optim import Schedule, adamw
@@ -68,6 +68,7 @@ class Objective(Measuring, ABC):
         self.backbone, self.from_scratch, self.weights_dtype, self.compiled = backbone, from_scratch, dtype, compile
         self.adaptation.check(activation_checkpointing, from_scratch)
         self.activation_checkpointing, self.new_tokens = activation_checkpointing, new_tokens or []
+        self._head_loss = HeadLoss()
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
 
     # What a subclass says.
@@ -139,7 +140,8 @@ class Objective(Measuring, ABC):
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, int]:
         """The sum of the losses of all targets in the batch, and their number."""
-        return sum_cross_entropy(self.logits(batch), batch["targets"]), len(batch["targets"])
+        targets = batch["targets"]
+        return self._head_loss(self.network, lambda: self.logits(batch), targets), len(targets)
 
     # Build and adapt.
 

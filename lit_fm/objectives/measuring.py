@@ -46,9 +46,12 @@ class Measuring(Training, ABC):
     def _add(self, batch: Batch, split: str, number: int) -> None:
         data = self._data
         part = list(data.parts(split))[number] if isinstance(data, ObjectiveData) else str(number or "")
+        mean = self.means.setdefault(part, TokenMean().to(self.device))
+        if type(self).observe is Measuring.observe:
+            mean.update(*self.token_losses(batch))
+            return
         logits = self.logits(batch)
         self.observe(logits, batch)
-        mean = self.means.setdefault(part, TokenMean().to(self.device))
         mean.update(sum_cross_entropy(logits, batch["targets"]), len(batch["targets"]))
 
     def on_validation_epoch_end(self) -> None:

@@ -4,6 +4,7 @@ The loss of an optimizer step is the sum of token losses over all micro-batches 
 the number of target tokens in them. Sums are back-propagated; the gradient is divided once, before the step.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from typing import Any
@@ -99,15 +100,15 @@ class Training(L.LightningModule, ABC):
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         local = torch.stack(self._window_loss).sum(dtype=exact)[None]
         counts = torch.tensor([self._window_targets, *self.wishes.votes()], dtype=exact, device=self.device)
-        total, targets, *asked = self.trainer.strategy.reduce(torch.cat([local, counts]), reduce_op="sum")
-        self.asked = [float(vote) for vote in asked]
-        mean = total / targets
+        summed = self.trainer.strategy.reduce(torch.cat([local, counts]), reduce_op="sum")
+        mean = summed[0] / summed[1]
+        _, targets, *self.asked = summed.tolist()  # waits for the device; once more below, for what the guard must know
         self.adaptation.before_step(self.network, self.trainer.global_step)
         # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
         if self.sharded:
             self.sharded.sum_partial()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        scale(gradients, (self.trainer.world_size / targets).item())
+        scale(gradients, self.trainer.world_size / targets if targets else math.nan)
         self._norm = norm(gradients)
         self._skips = not finite(mean, self._norm, bool(self._scale))
         if self._skips:
