@@ -71,16 +71,25 @@ def this_cpu() -> Device:
     import psutil
     import torch
 
-    def speed(dtype: torch.dtype) -> float:
-        one = torch.randn(1024, 1024, dtype=dtype)
-        one @ one
-        begun = time.perf_counter()
-        for _ in range(3):
-            one @ one
-        return 3 * 2 * 1024**3 / (time.perf_counter() - begun) / 1e12
-
     free = psutil.virtual_memory().available / GIB
-    return Device("this cpu", round(free, 1), speed(torch.bfloat16), speed(torch.float32), 0, 0)
+    half, single = (speed("cpu", dtype) / 1e12 for dtype in (torch.bfloat16, torch.float32))
+    return Device("this cpu", round(free, 1), half, single, 0, 0)
+
+
+def speed(device: Any, dtype: Any) -> float:
+    """FLOPs a second in products of large matrices, measured: the best of five, since others slow some of them."""
+    import torch
+
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    size = 1024 if torch.device(device).type == "cpu" else 8192
+    one = torch.randn(size, size, dtype=dtype, device=device)
+    spent = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        one @ one
+        wait()
+        spent.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(spent[1:])
 
 
 def memory_of(device: Any) -> int:
