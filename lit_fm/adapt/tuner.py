@@ -1,9 +1,7 @@
 """Adaptations that peft carries out."""
 
-import importlib.util
 import json
 import re
-import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +10,6 @@ from typing import Any
 from lit_fm.adapt.base import Adaptation
 from lit_fm.adapt.layers import leaves, linear_layers
 from lit_fm.nearest import did_you_mean
-
-
-def load_later(name: str) -> None:
-    """Let `import name` cost nothing until something of the module is used; where it is not installed, nothing happens."""
-    spec = None if name in sys.modules else importlib.util.find_spec(name)
-    if spec and spec.loader:
-        loader = spec.loader = importlib.util.LazyLoader(spec.loader)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        loader.exec_module(sys.modules[name])
-
-
-load_later("bitsandbytes")  # peft imports it for backbones in few bits, which takes longer than all else in peft
 
 QUANTISED = "quantised.json"
 """Beside an adapter: in how many bits its backbone was."""
