@@ -125,7 +125,7 @@ def main():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    tell([batch["tokens"] for batch in batches], losses)
+    tell([batch["tokens"] for batch in batches], losses)  # what learnt from them is checked by the first loss
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same work by other trainers, in environments of their own: `python peers.py hf|trl FOLDER` (which `speed.py` makes)."""
+"""The same work by other trainers, in their own environments: `python peers.py hf|trl FOLDER` (which `speed.py` makes)."""
 
 import sys
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Speed and memory beside a bare PyTorch loop and other trainers: `python benchmarks/speed.py`; prints README's table.
 
 The same network, batches and precision (float32) for all, each in a process of its own, in turns (A B C A B C ...), and the
-medians of the rounds. What other processes take of the cores meanwhile is in the last column: above 0.3, do not trust times.
-The peers that `--peers DIR` has environments of (`DIR/trl/bin/python`) run in those; transformers' Trainer runs here.
+medians of the rounds. What other processes take of the cores meanwhile is in the last column: above 0.3, times mean little,
+and CPU seconds say more. The peers that `--peers DIR` has environments of (`DIR/trl/bin/python`) run in those; transformers' Trainer runs here.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,7 @@ WORKS = {
 PEERS = {"trl": ("lora",)}
 """The works that a peer with an environment of its own can do."""
 BUSY = 0.3
+HEADS = "work", "by", "useful tokens/s", "lit_fm: times", "a CPU second", "first step, s", "CPU s", "peak MiB", "others"
 
 
 def jobs(work: str, folder: Path, peers: Path | None) -> tuple[dict[str, list], list[str]]:
@@ -41,7 +43,12 @@ def jobs(work: str, folder: Path, peers: Path | None) -> tuple[dict[str, list], 
     }
     if work == "tiny":
         return made, []
-    made["HF Trainer, padded" if work == "lora" else "HF Trainer"] = [sys.executable, HERE / "peers.py", "hf", folder]
+    made["HF Trainer, padded, like lengths together" if work == "lora" else "HF Trainer"] = [
+        sys.executable,
+        HERE / "peers.py",
+        "hf",
+        folder,
+    ]
     missing = []
     for name, works in PEERS.items():
         python = peers / name / "bin" / "python" if peers else Path()
@@ -104,7 +111,7 @@ def run(command: list, home: Path, threads: int) -> dict:
     return {
         "speed": steady / (stamps[-1][0] - stamps[0][0]),
         "cpu_speed": steady / (stamps[-1][1] - stamps[0][1]),
-        "step": statistics.median(b[0] - a[0] for a, b in zip(stamps, stamps[1:], strict=False)),
+        "step": statistics.median(b[1] - a[1] for a, b in pairwise(stamps)),
         "first": stamps[0][0] - begun,
         "first_cpu": stamps[0][1],
         "memory": peak / 2**20,
@@ -165,7 +172,7 @@ def overhead(found: dict[str, list[dict]]) -> None:
     own, bare = (median(found[name], "step") * 1e3 for name in ("lit_fm", "bare PyTorch loop"))
     others = max(median(rounds, "others") for rounds in found.values())
     print(
-        f"\nAround a step of {bare:.1f} ms in the bare loop, lit_fm and Lightning take {own - bare:.1f} ms more: "
+        f"\nAround a step of {bare:.1f} CPU ms in the bare loop, lit_fm and Lightning take {own - bare:.1f} ms more: "
         f"{(own - bare) / 100:.1%} of one of 100 ms (others on the cores: {others:.2f})."
     )
 
@@ -192,9 +199,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (asked.home or Path(temporary)).resolve()
         print(f"{date.today()}, {platform.machine()}, {asked.threads} threads, float32, medians of {asked.rounds}:\n")
-        print(
-            "| work | by | useful tokens/s | lit_fm is faster by | a CPU second | first step, s | CPU s | peak MiB | others |"
-        )
+        print(f"| {' | '.join(HEADS)} |")
         print("|---|---|---|---|---|---|---|---|---|")
         missing = set()
         for work in asked.works or WORKS:
