@@ -7,14 +7,11 @@ product, a fused optimizer. Nothing else: no logging, no checks, no checkpoints.
 import sys
 from pathlib import Path
 
+import torch
 from stamps import stamp, tell
-
-stamp()
-
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-from transformers import (  # noqa: E402
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     AutoConfig,
@@ -109,6 +106,7 @@ def loss_of(network, rows, kind, alone):
 
 def main():
     """Train."""
+    stamp()
     folder = Path(sys.argv[1])
     torch.manual_seed(0)
     kind = AutoConfig.from_pretrained(folder / "model").model_type

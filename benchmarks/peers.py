@@ -3,12 +3,9 @@
 import sys
 from pathlib import Path
 
+import torch
 from stamps import stamp, tell
-
-stamp()
-
-import torch  # noqa: E402
-from transformers import (  # noqa: E402
+from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -79,6 +76,7 @@ def by_trl(network, batches, watch):
 
 def main():
     """Train."""
+    stamp()
     way, folder = sys.argv[1], Path(sys.argv[2])
     torch.manual_seed(0)
     kind = AutoConfig.from_pretrained(folder / "model").model_type

@@ -2,7 +2,8 @@
 
 The same network, batches and precision (float32) for all, each in a process of its own, in turns (A B C A B C ...), and the
 medians of the rounds. What other processes take of the cores meanwhile is in the last column: above 0.3, times mean little,
-and CPU seconds say more. The peers that `--peers DIR` has environments of (`DIR/trl/bin/python`) run in those; transformers' Trainer runs here.
+and CPU seconds say more. The peers that `--peers DIR` has environments of (`DIR/trl/bin/python`) run in those;
+transformers' Trainer runs here.
 """
 
 import argparse

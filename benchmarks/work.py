@@ -27,6 +27,8 @@ from lit_fm.data.tokenizer import train_tokenizer
 
 VOCABULARY = 16_000
 RATE = 3e-4
+LEAST = 3
+"""Steps, of which the first is not counted."""
 LORA = {"rank": 16, "alpha": 32}
 FAMILIES = {"lora": "causal", "clm": "causal", "tiny": "causal", "mlm": "masked", "span": "seq2seq"}
 
@@ -183,6 +185,9 @@ def _batches(settings: dict) -> list[dict]:
             labels[batch["rows"]] = batch["targets"]
             rows = list(zip(batch["input_ids"], labels.view(shape), strict=True))
         made.append({"tokens": batch["tokens"], "rows": rows})
-    if steps and len(made) < steps:
-        raise ValueError(f"the data has text for {len(made)} steps of {steps}: ask for fewer, or give more.")
+    if len(made) < (steps or LEAST):
+        raise ValueError(
+            f"the data is enough for {len(made)} steps of {steps or LEAST}: give more examples, shorter ones, or a larger "
+            "--length, or ask for fewer --steps."
+        )
     return made
