@@ -18,7 +18,7 @@ from lit_fm.evaluate.neighbours import Neighbours
 from lit_fm.evaluate.score import Score
 from lit_fm.plan.devices import speed
 from lit_fm.plan.phases import Phases
-from lit_fm.plan.wastes import largest, shares, utilisation
+from lit_fm.plan.wastes import BUSY, largest, shares, utilisation
 from lit_fm.results import Results
 from lit_fm.screen import console
 from lit_fm.trainer_cli import CLI
@@ -81,6 +81,7 @@ class Profiling(CLI):
             "share_of_logits": found.logits,
             "machine_peak": peak,
             "utilisation": utilisation(found, peak),
+            "cores_of_others": found.others,
             "peak_bytes": found.memory,
             "wastes": wastes,
         }
@@ -105,6 +106,8 @@ class Profiling(CLI):
             f"{utilisation(found, peak):.1%} of the {peak / 1e12:,.3g} TFLOPS that this machine reaches in products of "
             "large matrices (MFU)."
         )
+        if found.others > BUSY:
+            console.print(f"Others used {found.others:.1f} cores meanwhile: times may be too long, and MFU too low.")
         console.print("Largest wastes:" if wastes else "Nothing stands out as wasted.", style="bold")
         for number, text in enumerate(wastes, 1):
             console.print(f"{number}. {text}", markup=False)

@@ -77,19 +77,29 @@ def this_cpu() -> Device:
 
 
 def speed(device: Any, dtype: Any) -> float:
-    """FLOPs a second in products of large matrices, measured: the best of five, since others slow some of them."""
+    """FLOPs a second in products of large matrices: the best of many, since others on the machine slow most of them."""
     import torch
 
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-    size = 1024 if torch.device(device).type == "cpu" else 8192
-    one = torch.randn(size, size, dtype=dtype, device=device)
-    spent = []
-    for _ in range(6):
-        begun = time.perf_counter()
-        one @ one
-        wait()
-        spent.append(time.perf_counter() - begun)
-    return 2 * size**3 / min(spent[1:])
+    best, end = 0.0, time.perf_counter() + 0.5
+    for size, least in ((512, 20), (1024, 5)) if torch.device(device).type == "cpu" else ((4096, 20), (8192, 5)):
+        one = torch.randn(size, size, dtype=dtype, device=device)
+        while least > 0 or time.perf_counter() < end:
+            begun, least = time.perf_counter(), least - 1
+            one @ one
+            wait()
+            best = max(best, 2 * size**3 / (time.perf_counter() - begun))
+    return best
+
+
+def others() -> float:
+    """CPU seconds that the machine has spent until now on anything but this process and those that it started."""
+    import psutil
+
+    spent, me = psutil.cpu_times(), psutil.Process()
+    own = sum(sum(one.cpu_times()[:2]) for one in (me, *me.children(recursive=True)))
+    idle = spent.idle + sum(getattr(spent, name, 0.0) for name in ("iowait", "guest", "guest_nice", "steal"))
+    return sum(spent) - idle - own
 
 
 def memory_of(device: Any) -> int:

@@ -1,6 +1,5 @@
 """Where the time of a training step goes, by Lightning's own marks around each part of it, while a real fit runs."""
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from lightning.pytorch.profilers import Profiler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lit_fm.plan.devices import others
 from lit_fm.plan.ledger import bytes_of, flops_of, state_of
 
 DATA, FORWARD, BACKWARD, OPTIMIZER, OTHER = "data", "forward", "backward", "optimizer", "logging and other"
@@ -123,6 +123,8 @@ class Measured:
     """Operations for a token, from the step after them."""
     logits: float = 0.0
     """Their share of the operations."""
+    others: float = 0.0
+    """Cores that others took meanwhile."""
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes of tensors at the peak of each phase of a traced step."""
 
@@ -167,9 +169,10 @@ class Phases(L.Callback):
     def _next(self, place: int, objective: Any) -> None:
         """What begins with this step, counted from the first that is measured."""
         if place == 0:
-            self.clock.spent = dict.fromkeys(PHASES, 0.0)
+            self.clock.spent, self._others = dict.fromkeys(PHASES, 0.0), others()
         elif place == self.steps:
             self.found.seconds = dict(self.clock.spent)
+            self.found.others = max(0.0, others() - self._others) / sum(self.found.steps)
             head = objective.network.get_output_embeddings()
             self._operations = Operations(self.clock, head.weight.shape[0] if head is not None else 0)
             self._operations.__enter__()
@@ -186,7 +189,6 @@ class Phases(L.Callback):
         optimizer.zero_grad()  # a profiler knows what is freed only of what was made under it
         parts = [*objective.network.parameters(), *objective.network.buffers(), *state_of(optimizer)]
         self._base = bytes_of(parts)
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it would say when it starts and stops
         kinds = torch.profiler.supported_activities()
         self._profile = torch.profiler.profile(activities=kinds, profile_memory=True)
         self._profile.__enter__()

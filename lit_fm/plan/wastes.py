@@ -16,6 +16,10 @@ USUAL = 0.5
 """The share of the machine's peak that the products of a network that is large enough reach."""
 
 
+BUSY = 0.3
+"""Cores that others take, from which on times mean little."""
+
+
 class Waste(NamedTuple):
     """Of the step's time at most this share, and what to do."""
 
@@ -49,7 +53,7 @@ def _of_data(found: Measured, data: Any, objective: Any) -> Iterator[Waste]:
     if not empty or data.packing == "best-fit":  # nothing is computed for the empty end of a packed row
         return
     packs = hasattr(objective, "pack") and hasattr(data, "max_new_tokens") and data.has_answers
-    change = "data.packing padding-free" if packs else "a larger data.batch_size lets rows of more like lengths meet"
+    change = "data.packing padding-free" if packs else "rows of a smaller data.batch_size are more alike in length"
     yield Waste(empty * _computing(found), f"{empty:.0%} of positions are padding: {change}.")
 
 
@@ -78,7 +82,7 @@ def _of_products(found: Measured, objective: Any, peak: float) -> Iterator[Waste
         text = f"Logits take {found.logits:.0%} of the operations: vocabulary {vocabulary:,} against width {width:,}."
         yield Waste(found.logits * _computing(found), f"{text} A smaller vocabulary.")
     reached = utilisation(found, peak) / max(_computing(found), 1e-9)
-    if found.flops and reached < USUAL:
+    if found.flops and reached < USUAL and found.others < BUSY:  # else it is them
         n = short(sum(p.numel() for p in objective.network.parameters()))
         text = (
             f"Forward and backward reach {reached:.0%} of the machine's peak: {n} parameters, or the tokens of a batch,"
