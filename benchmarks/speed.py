@@ -108,6 +108,8 @@ def run(command: list, home: Path, threads: int) -> dict:
     wall = time.time() - begun
     stamps = [tuple(map(float, line.split())) for line in (home / "stamps").read_text().splitlines()]
     told = json.loads((home / "told").read_text())
+    if len(stamps) != len(told["tokens"]):
+        raise RuntimeError(f"{command[1]} made {len(stamps)} steps, expected {len(told['tokens'])}")
     steady = sum(told["tokens"][1:])
     return {
         "speed": steady / (stamps[-1][0] - stamps[0][0]),
@@ -157,13 +159,15 @@ def median(rounds: list[dict], key: str) -> float:
 
 
 def table(work: str, found: dict[str, list[dict]]) -> None:
-    """Print a work's rows."""
-    own = median(found["lit_fm"], "speed")
+    """Print a work's rows. Ratios are of time, or of CPU time where others were on the cores."""
+    noisy = any(median(rounds, "others") >= BUSY for rounds in found.values())
+    fair = "cpu_speed" if noisy else "speed"
+    own = median(found["lit_fm"], fair)
     for name, rounds in found.items():
-        speed = median(rounds, "speed")
         cells = (
-            f"{speed:,.0f}", f"{own / speed:.2f}", f"{median(rounds, 'cpu_speed'):,.0f}", f"{median(rounds, 'first'):.1f}",
-            f"{median(rounds, 'first_cpu'):.1f}", f"{median(rounds, 'memory'):,.0f}", f"{median(rounds, 'others'):.2f}",
+            f"{median(rounds, 'speed'):,.0f}", f"{own / median(rounds, fair):.2f}{' (CPU)' if noisy else ''}",
+            f"{median(rounds, 'cpu_speed'):,.0f}", f"{median(rounds, 'first'):.1f}", f"{median(rounds, 'first_cpu'):.1f}",
+            f"{median(rounds, 'memory'):,.0f}", f"{median(rounds, 'others'):.2f}",
         )  # fmt: skip
         print(f"| {work} | {name} | {' | '.join(cells)} |", flush=True)
 
