@@ -7,6 +7,7 @@ transformers' Trainer runs here.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -133,7 +134,8 @@ def measured(
         RuntimeError: two did not do the same work.
     """
     size = Size(asked.hidden, asked.layers, asked.length, asked.examples, asked.steps)
-    folder = prepare(home, work, TINY if work == "tiny" else size, asked.source)
+    with contextlib.redirect_stdout(sys.stderr):
+        folder = prepare(home, work, TINY if work == "tiny" else size, asked.source)
     every, missing = jobs(work, folder, peers)
     found: dict[str, list[dict]] = {name: [] for name in every}
     for number in range(asked.rounds):
