@@ -60,6 +60,10 @@ FUNCTIONS = {
 COMMANDS = {
     "data": ("lit_fm.look:look_at_data", ""),
     "plan": ("lit_fm.look:plan", "will it fit, what will it take: plan --config NAME [--device rtx4090]"),
+    "profile": (
+        "lit_fm.profile:profile",
+        "where time and memory of a step go, and what is wasted: profile --config NAME [--steps 20]",
+    ),
     "icl": ("lit_fm.in_context:icl", "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"),
     "compare": (
         "lit_fm.compare.verb:compare",

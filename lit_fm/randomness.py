@@ -10,7 +10,9 @@ from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 def seed_step(seed: int, step: int, micro_batch: int, rank: int) -> None:
     """What is dropped out in a micro-batch: the same whenever the step is made, another on each rank."""
     words = np.random.SeedSequence([seed % 2**64, step, micro_batch, rank]).generate_state(2, np.uint32)
-    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+    # Where there is no accelerator, torch.manual_seed would note the whole call stack for each kind of it, in every step.
+    seeded = torch if torch.accelerator.is_available() else torch.default_generator
+    seeded.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
 
 def collect() -> dict[str, Any]:

@@ -88,6 +88,7 @@ LEVELS = [
         "lit_fm.arguments",
         "lit_fm.trainer_cli",
         "lit_fm.look",
+        "lit_fm.profile",
         "lit_fm.in_context",
         "lit_fm.selftest",
         "lit_fm.parsed",
@@ -170,8 +171,9 @@ def test_files_and_functions_stay_within_their_budget():
     # steps and trackers that hang took 1,150; what audits of adaptations and data found, 150,
     # and a review of runs that go on, 100. Knowing the cost (scaling laws and their pictures, plans, devices) took 850,
     # cards of 52 models with their verbs and small twins 320. Forgetting took 230, sweeps 350,
-    # shots in context and the harness 520, the comparison, its page and its experiments 1,600; shards in plans 130.
-    assert code <= 12_700
+    # shots in context and the harness 520, the comparison, its page and its experiments 1,600; shards in plans 130;
+    # profiles 260.
+    assert code <= 12_900
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

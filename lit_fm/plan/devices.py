@@ -71,16 +71,35 @@ def this_cpu() -> Device:
     import psutil
     import torch
 
-    def speed(dtype: torch.dtype) -> float:
-        one = torch.randn(1024, 1024, dtype=dtype)
-        one @ one
-        begun = time.perf_counter()
-        for _ in range(3):
-            one @ one
-        return 3 * 2 * 1024**3 / (time.perf_counter() - begun) / 1e12
-
     free = psutil.virtual_memory().available / GIB
-    return Device("this cpu", round(free, 1), speed(torch.bfloat16), speed(torch.float32), 0, 0)
+    half, single = (speed("cpu", dtype) / 1e12 for dtype in (torch.bfloat16, torch.float32))
+    return Device("this cpu", round(free, 1), half, single, 0, 0)
+
+
+def speed(device: Any, dtype: Any) -> float:
+    """FLOPs a second in products of large matrices: the best of many, since others on the machine slow most of them."""
+    import torch
+
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    best, end = 0.0, time.perf_counter() + 0.5
+    for size, least in ((512, 20), (1024, 5)) if torch.device(device).type == "cpu" else ((4096, 20), (8192, 5)):
+        one = torch.randn(size, size, dtype=dtype, device=device)
+        while least > 0 or time.perf_counter() < end:
+            begun, least = time.perf_counter(), least - 1
+            one @ one
+            wait()
+            best = max(best, 2 * size**3 / (time.perf_counter() - begun))
+    return best
+
+
+def others() -> float:
+    """CPU seconds that the machine has spent until now on anything but this process and those that it started."""
+    import psutil
+
+    spent, me = psutil.cpu_times(), psutil.Process()
+    own = sum(sum(one.cpu_times()[:2]) for one in (me, *me.children(recursive=True)))
+    idle = spent.idle + sum(getattr(spent, name, 0.0) for name in ("iowait", "guest", "guest_nice", "steal"))
+    return sum(spent) - idle - own
 
 
 def memory_of(device: Any) -> int:

@@ -56,7 +56,7 @@ class Ledger(TorchDispatchMode):
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # comes back with the parts
         made = func(*args, **(kwargs or {}))
-        self.flops += _flops(func, args, kwargs or {}, made)
+        self.flops += flops_of(func, args, kwargs or {}, made)
         for leaf in tree_leaves(made):
             if isinstance(leaf, Tensor):
                 self._enter(leaf, ACTIVATIONS)
@@ -125,7 +125,7 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
     return sum({s._cdata: s.nbytes() for s in (part(t).untyped_storage() for t in tensors)}.values())
 
 
-def _flops(func: Any, args: Any, kwargs: Any, made: Any) -> int:
+def flops_of(func: Any, args: Any, kwargs: Any, made: Any) -> int:
     """By PyTorch's own formulas; they know attention on GPUs only, which a CPU computes in the same products."""
     packet = _ON_GPU.get(func._overloadpacket, func._overloadpacket)
     count = flop_registry.get(packet)
