@@ -36,8 +36,14 @@ class InOrder(Trainer):
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
+TOKENS = []
+"""In each batch that was made, padding left out; a decoder's as well."""
+
+
 def collate(rows):
     """Padded to the longest; no mask where nothing is padded."""
+    apart = any(len(row["labels"]) != len(row["input_ids"]) for row in rows)
+    TOKENS.append(sum(len(row["input_ids"]) + len(row["labels"]) * apart for row in rows))
     pad = torch.nn.utils.rnn.pad_sequence
     ids = pad([row["input_ids"] for row in rows], batch_first=True)
     labels = pad([row["labels"] for row in rows], batch_first=True, padding_value=-100)
@@ -88,7 +94,7 @@ def main():
         network = get_peft_model(network, LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM"))
     batches, watch = torch.load(folder / "batches.pt"), Losses()
     {"hf": by_trainer, "trl": by_trl}[way](network, batches, watch).train()
-    tell([batch["tokens"] for batch in batches], watch.found)
+    tell(TOKENS or [batch["tokens"] for batch in batches], watch.found)  # TRL makes its own batches of the same rows
 
 
 if __name__ == "__main__":
