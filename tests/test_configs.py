@@ -98,7 +98,11 @@ def readme_commands():
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in readme_commands() if {"fit", "profile"} & set(c.split()) and ".help" not in c and "--run runs" not in c],
+    [
+        c
+        for c in readme_commands()
+        if {"fit", "profile"} & set(c.split()) and ".help" not in c and "--run runs" not in c
+    ],
 )
 def test_the_fits_of_readme_are_understood(lit, in_tmp, command):
     args = [a for a in shlex.split(command)[3:] if a != "--print_config"]
