@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import time
 import pytest
 import yaml
 from conftest import ROOT, SHARED, command, llama_config
+from test_configs import readme_commands
 from test_icl import REAL
 
 from lit_fm.arguments import find_config
 from lit_fm.compare.cells import take_device
 from lit_fm.compare.experiment import read_experiment
+from lit_fm.compare.verb import asked
+from lit_fm.parsed import Parsed
 
 SMALL = {
     "fit": {
@@ -77,6 +81,13 @@ def test_our_experiments_compare_prompting_with_all_kinds_of_tuning(name):
     assert kinds == set(found.methods)
     assert {0, 1} < set(found.shots)
     assert found.seeds == 2
+
+
+@pytest.mark.parametrize("line", [c for c in readme_commands() if " compare " in c and "--config" in c])
+def test_the_experiments_of_readme_are_understood(line):
+    found = asked(shlex.split(line)[4:])
+    assert found.experiment.methods
+    assert Parsed(["--config", "lora.yaml", *found.options]).settings["model"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """The verb: `compare --config compare.yaml`, which runs an experiment first, and `compare RUN RUN`."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from lit_fm.arguments import find_config
 from lit_fm.cli import fail, run_function
-from lit_fm.compare.experiment import read_experiment, run_experiment
+from lit_fm.compare.experiment import Experiment, read_experiment, run_experiment
 
 OWN = ("--config", "--out", "--workers", "--seeds", "--methods", "--backbones")
 USAGE = (
@@ -17,15 +18,29 @@ REPORT = (
 )
 
 
+class Asked(NamedTuple):
+    """What the command line asks for: an experiment, options of fit for all its runs, its folder, and runs at a time."""
+
+    experiment: Experiment
+    options: list[str]
+    out: Path
+    workers: int
+
+
 def compare(args: list[str]) -> None:
-    """Read the options, run the experiment if one is named, compare.
+    """Run the experiment if one is named, and compare; or compare runs that ended."""
+    if any(word.partition("=")[0] == "--config" for word in args):
+        run_experiment(*asked(args))
+    else:
+        run_function("compare", args, REPORT)
+
+
+def asked(args: list[str]) -> Asked:
+    """The command line, read.
 
     Raises:
-        ValueError: an option is wrong.
+        ValueError, FileNotFoundError, SystemExit: an option is wrong.
     """
-    if not any(word.partition("=")[0] == "--config" for word in args):
-        run_function("compare", args, REPORT)
-        return
     own, options, words = {}, [], iter(args)
     for word in words:
         key, equals, value = word.partition("=")
@@ -37,11 +52,11 @@ def compare(args: list[str]) -> None:
     if wrong := [key for key, value in numbers.items() if not value.isdigit() or value == "0"]:
         fail(f"compare: {wrong[0]} {numbers[wrong[0]]} must be a number of at least 1: {USAGE}.", code=2)
     config = find_config(own["--config"])
-    asked = read_experiment(config)
+    found = read_experiment(config)
     if "--seeds" in own:
-        asked = asked._replace(seeds=int(own["--seeds"]))
+        found = found._replace(seeds=int(own["--seeds"]))
     if "--methods" in own:
-        asked = asked.only(own["--methods"].split(","))
+        found = found.only(own["--methods"].split(","))
     if "--backbones" in own:
-        asked = asked._replace(backbones=own["--backbones"].split(","))
-    run_experiment(asked, options, Path(own.get("--out", f"comparisons/{config.stem}")), int(numbers["--workers"]))
+        found = found._replace(backbones=own["--backbones"].split(","))
+    return Asked(found, options, Path(own.get("--out", f"comparisons/{config.stem}")), int(numbers["--workers"]))
