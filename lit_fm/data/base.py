@@ -58,13 +58,8 @@ class ObjectiveData(L.LightningDataModule):
         for name, value in (("token_budget", token_budget), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}: raise it.")
-        self.batch_size, self.workers, self.token_budget, self.batch_tokens = (
-            batch_size,
-            workers,
-            token_budget,
-            batch_tokens,
-        )
-        self.seed, self.order_seed = seed, seed if order_seed is None else order_seed
+        self.batch_size, self.batch_tokens, self.token_budget = batch_size, batch_tokens, token_budget
+        self.workers, self.seed, self.order_seed = workers, seed, seed if order_seed is None else order_seed
         self.items: dict[str, Any] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self._attached: Any = None
