@@ -67,6 +67,7 @@ class Keep(Checkpoint):
         if self.every and trainer.global_step % self.every == 0 and not loop.epoch_loop.batch_progress.is_last_batch:
             self._waiting = self._held is not None
             if not self._waiting:
+                trainer._logger_connector.update_train_step_metrics()  # before a kill behind the checkpoint could lose it
                 self.save(trainer)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:

@@ -1,5 +1,6 @@
 """Killed at any instant, the same command ends with the same weights, to the last bit."""
 
+import json
 import os
 import random
 import shutil
@@ -75,6 +76,38 @@ def killed_again_and_again(folder, kind, seconds, kills, chance):
         if code == 0:
             return outcome(folder, STEPS), died
         died.append(within)
+
+
+def dies_behind_a_checkpoint(number):
+    """As soon as the `number`-th checkpoint of the process is whole."""
+
+    def hook():
+        from lit_fm.keep import Keep
+
+        saved, real = [0], Keep.save
+
+        def save(self, *args):
+            real(self, *args)
+            saved[0] += 1
+            if saved[0] == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Keep.save = save
+
+    return hook
+
+
+def test_the_step_in_front_of_a_checkpoint_is_measured_once_even_if_the_run_dies_behind_it(tmp_path):
+    (tmp_path / "killed").mkdir()
+    ((reference, _),) = finish(straight(tmp_path / "straight", "mlm"))
+    (code,) = finish(ended(started(tmp_path / "killed", command("mlm"), dies_behind_a_checkpoint(2))))
+    assert code == -signal.SIGKILL
+    (code,) = finish(ended(started(tmp_path / "killed", command("mlm"))))
+    assert code == 0
+    assert differs(outcome(tmp_path / "killed", STEPS), reference) == ""
+    (path,) = tmp_path.glob("straight/runs/*/*/metrics.jsonl")
+    steps = [line["step"] for line in map(json.loads, path.read_text().splitlines()) if "train/loss" in line]
+    assert steps == list(range(STEPS))
 
 
 VALIDATION = {
