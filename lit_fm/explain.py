@@ -3,6 +3,7 @@
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lit_fm import _PUBLIC
@@ -76,3 +77,10 @@ def _options(parser: Any) -> list[str]:
     keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_shtab")]
     verbs = getattr(getattr(parser, "_subcommands_action", None), "choices", None) or {}
     return [*keys, *(key for verb in verbs.values() for key in _options(verb))]
+
+
+def last_reason(log: Path) -> str:
+    """What a process whose output is in a file said last: of an error, if there was one."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    errors = [line for line in lines if ": " in line and line.split(": ")[0].endswith(("error", "Error"))]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_fm.energy import SHARED
+from lit_fm.explain import last_reason
 from lit_fm.resume import at_work
 from lit_fm.screen import console, measured
 
@@ -43,12 +44,6 @@ class Cell(NamedTuple):
     def log(self) -> Path:
         """What it says."""
         return self.parent / "log.txt"
-
-    def why(self) -> str:
-        """What it said last, of an error if there was one."""
-        lines = [line.strip() for line in self.log.read_text(encoding="utf-8").splitlines() if line.strip()]
-        errors = [line for line in lines if line.partition(": ")[0].endswith(("error", "Error"))]
-        return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
 
 
 def run_cells(cells: list[Cell], workers: int) -> dict[str, str]:
@@ -85,7 +80,7 @@ def run_cells(cells: list[Cell], workers: int) -> dict[str, str]:
                 if folder := cell.ended:
                     console.print(f"{took}{_reached(folder)}", markup=False)
                 else:
-                    failed[cell.name] = cell.why()
+                    failed[cell.name] = last_reason(cell.log)
                     console.print(f"{took}, failed: {failed[cell.name]}", markup=False)
     finally:
         signal.signal(signal.SIGTERM, before)

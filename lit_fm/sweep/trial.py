@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_fm.durable import write_text
+from lit_fm.explain import last_reason
 from lit_fm.resume import at_work
 from lit_fm.screen import console
 from lit_fm.sweep.space import typed
@@ -91,9 +92,7 @@ def note(folder: Path, number: int, reason: str) -> None:
 
 def why(folder: Path, number: int) -> str:
     """The reason that a trial which failed gave last."""
-    lines = [line.strip() for line in log_of(folder, number).read_text(encoding="utf-8").splitlines() if line.strip()]
-    errors = [line for line in lines if line.split(": ")[0].endswith(("error", "Error")) and ": " in line]
-    return (errors or lines)[-1].removeprefix("error: ")
+    return last_reason(log_of(folder, number))
 
 
 def keep(folder: Path, name: str, text: str) -> None:
