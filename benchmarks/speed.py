@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
+import torch
+from programs import PROGRAMS
 from work import TINY, Size, prepare
 
 HERE = Path(__file__).resolve().parent
@@ -30,13 +32,13 @@ WORKS = {
     "mlm": "masked language modelling, all weights",
     "span": "span corruption, all weights",
 }
-PEERS = {"trl": ("lora",)}
-"""The works that a peer with an environment of its own can do."""
+PEERS = {"trl": "TRL, padded", "llamafactory": "LLaMA-Factory, packed", "litgpt": "LitGPT, one at a time"}
+"""What those with environments of their own are called there and in the table; they do the first work."""
 BUSY = 0.3
 HEADS = "work", "by", "useful tokens/s", "lit_fm: times", "a CPU second", "first step, s", "CPU s", "peak MiB", "others"
 
 
-def jobs(work: str, folder: Path, peers: Path | None) -> tuple[dict[str, list], list[str]]:
+def jobs(work: str, folder: Path, peers: Path | None, length: int) -> tuple[dict[str, list], list[str]]:
     """Commands by name, and who is missing."""
     fit = ["fit", "--config", folder / "fit.yaml", "--trainer.callbacks", "[{class_path: told.Told}]"]
     made = {
@@ -51,13 +53,15 @@ def jobs(work: str, folder: Path, peers: Path | None) -> tuple[dict[str, list], 
         "hf",
         folder,
     ]
-    missing = []
-    for name, works in PEERS.items():
+    missing: list[str] = []
+    for name, title in PEERS.items() if work == "lora" else ():
         python = peers / name / "bin" / "python" if peers else Path()
-        if work in works and python.is_file():
-            made[f"{name.upper()}, padded"] = [python, HERE / "peers.py", name, folder]
-        elif work in works:
-            missing.append(name.upper())
+        if not python.is_file():
+            missing.append(title)
+        elif name in PROGRAMS:
+            made[title] = PROGRAMS[name](python, folder, length)
+        else:
+            made[title] = [python, HERE / "peers.py", name, folder]
     return made, missing
 
 
@@ -77,8 +81,11 @@ def quiet(patience: float) -> None:
             return
 
 
-def run(command: list, home: Path, threads: int) -> dict:
+def run(command: list, home: Path, threads: int, tokens: int) -> dict:
     """One job: its stamps, what it told, and the peak of its processes' memory (resident, summed up).
+
+    Args:
+        tokens: useful ones of the whole work, for who tells none.
 
     Raises:
         RuntimeError: it failed.
@@ -108,7 +115,10 @@ def run(command: list, home: Path, threads: int) -> dict:
         raise RuntimeError(f"{command[1]} failed:\n" + "\n".join((home / "log").read_text().splitlines()[-15:]))
     wall = time.time() - begun
     stamps = [tuple(map(float, line.split())) for line in (home / "stamps").read_text().splitlines()]
-    told = json.loads((home / "told").read_text())
+    if (home / "told").exists():
+        told = json.loads((home / "told").read_text())
+    else:  # a program makes its own batches of the same tokens
+        told = {"tokens": [tokens / len(stamps)] * len(stamps), "losses": [None]}
     if len(stamps) != len(told["tokens"]):
         raise RuntimeError(f"{command[1]} made {len(stamps)} steps, expected {len(told['tokens'])}")
     steady = sum(told["tokens"][1:])
@@ -120,7 +130,7 @@ def run(command: list, home: Path, threads: int) -> dict:
         "first_cpu": stamps[0][1],
         "memory": peak / 2**20,
         "others": max(0.0, (busy() - before - sum(spent.values())) / wall),
-        "tokens": sum(told["tokens"]),
+        "tokens": round(sum(told["tokens"])),
         "loss": told["losses"][0],
     }
 
@@ -136,12 +146,13 @@ def measured(
     size = Size(asked.hidden, asked.layers, asked.length, asked.examples, asked.steps)
     with contextlib.redirect_stdout(sys.stderr):
         folder = prepare(home, work, TINY if work == "tiny" else size, asked.source)
-    every, missing = jobs(work, folder, peers)
+    every, missing = jobs(work, folder, peers, asked.length)
+    tokens = sum(batch["tokens"] for batch in torch.load(folder / "batches.pt"))
     found: dict[str, list[dict]] = {name: [] for name in every}
     for number in range(asked.rounds):
         for name, command in every.items():
             quiet(asked.patience)
-            found[name].append(run(command, home, asked.threads))
+            found[name].append(run(command, home, asked.threads, tokens))
             last = found[name][-1]
             print(f"{work} {number + 1}: {name} {last['speed']:,.0f} tokens/s", file=sys.stderr, flush=True)
     firsts = {name: rounds[0] for name, rounds in found.items()}
@@ -149,7 +160,7 @@ def measured(
         raise RuntimeError(f"{work}: not the same tokens: { {name: f['tokens'] for name, f in firsts.items()} }")
     own = firsts["lit_fm"]["loss"]
     for name, first in firsts.items():
-        if name != "TRL, padded" and abs(first["loss"] - own) > 2e-3 * own:  # TRL shuffles
+        if name not in PEERS.values() and abs(first["loss"] - own) > 2e-3 * own:  # which shuffle
             raise RuntimeError(f"{work}: the first loss of {name} is {first['loss']}, that of lit_fm {own}")
     return found, missing
 

@@ -1,11 +1,11 @@
 """What is done with an optimizer step whose loss or gradient is not finite: left out, or the end of the run."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lit_fm.screen import console
 
@@ -55,6 +55,6 @@ class Guard:
         return f"; what it was made of is in {folder}"
 
 
-def finite(mean: Tensor, norm: Tensor, scaled: bool) -> bool:
+def finite(mean: float, norm: float, scaled: bool) -> bool:
     """Whether both are. Of a scaled loss the norm may be infinite: the scaler leaves that step out."""
-    return bool(torch.isfinite(mean) & (torch.isfinite(norm) | scaled))
+    return math.isfinite(mean) and (math.isfinite(norm) or scaled)

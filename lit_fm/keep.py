@@ -57,7 +57,6 @@ class Keep(Checkpoint):
         loop = trainer.fit_loop
         self._due = bool(trainer.limit_val_batches) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
         if any(pl_module.asked):
-            trainer._logger_connector.update_train_step_metrics()  # of this step, which nobody would log any more
             self._stop(trainer, pl_module.asked)
         if self._due:
             # A regular checkpoint waits for the validation's end. Weights stand still until then: this is what one asked to
@@ -67,7 +66,6 @@ class Keep(Checkpoint):
         if self.every and trainer.global_step % self.every == 0 and not loop.epoch_loop.batch_progress.is_last_batch:
             self._waiting = self._held is not None
             if not self._waiting:
-                trainer._logger_connector.update_train_step_metrics()  # before a kill behind the checkpoint could lose it
                 self.save(trainer)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:

@@ -27,16 +27,13 @@ class LocalMetrics(Logger):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path, self.started = folder / "metrics.jsonl", time.perf_counter()
-        self._last: Any = None
 
     name = "local"
     version = None
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if (step, metrics) == self._last:  # told before a checkpoint, and by the trainer again
-            return
-        self._last, seconds = (step, dict(metrics)), round(time.perf_counter() - self.started, 3)
+        seconds = round(time.perf_counter() - self.started, 3)
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
 

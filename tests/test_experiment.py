@@ -17,7 +17,7 @@ from test_icl import REAL
 
 from lit_fm.arguments import find_config
 from lit_fm.compare.cells import take_device
-from lit_fm.compare.experiment import read_experiment
+from lit_fm.compare.experiment import _cells, _keep, read_experiment
 from lit_fm.compare.verb import asked
 from lit_fm.parsed import Parsed
 
@@ -87,6 +87,7 @@ def test_our_experiments_compare_prompting_with_all_kinds_of_tuning(name):
 def test_the_experiments_of_readme_are_understood(line):
     found = asked(shlex.split(line)[4:])
     assert found.experiment.methods
+    assert found.metric in (None, "chrf")
     assert Parsed(["--config", "lora.yaml", *found.options]).settings["model"]
 
 
@@ -104,6 +105,21 @@ def test_what_cannot_be_is_one_message_before_any_run(lit, in_tmp, options, mess
     assert message in done.err
     assert "Traceback" not in done.err
     assert not list(in_tmp.glob("out/runs/*"))
+    assert not (in_tmp / "out" / "experiment.json").exists()  # the right command may use the folder
+
+
+def test_settings_of_all_runs_that_changed_do_not_go_into_the_folder_of_those_before(tmp_path):
+    out, cells = (
+        tmp_path / "out",
+        lambda **fit: _cells(read_experiment(written(tmp_path, fit=fit)), [], tmp_path / "out"),
+    )
+    out.mkdir()
+    methods = [cell.name for cell in cells(**SMALL["fit"])]
+    assert cells(**SMALL["fit"], ckpt_path=None)  # nothing was run yet
+    _keep(out / "experiment.json", cells(**SMALL["fit"]))
+    assert [cell.name for cell in cells(**SMALL["fit"])] == methods
+    with pytest.raises(ValueError, match=r"other settings under fit .*: give another folder by --out"):
+        cells(**SMALL["fit"], ckpt_path=None)
 
 
 def test_where_no_run_ends_the_first_reason_is_told(lit, in_tmp):

@@ -75,13 +75,14 @@ def read_experiment(path: Path) -> Experiment:
     return Experiment(given["fit"], methods, shots, seeds, list(given.get("backbones", [])))
 
 
-def run_experiment(asked: Experiment, options: list[str], out: Path, workers: int) -> None:
+def run_experiment(asked: Experiment, options: list[str], out: Path, workers: int, metric: str | None = None) -> None:
     """Run what was not run yet, and compare.
 
     Args:
         options: of `fit`, for all runs.
         out: the folder of the runs and of the page.
         workers: runs at a time.
+        metric: by which; the first that the runs measured where nothing is said.
 
     Raises:
         ValueError: an option is wrong, the experiment in `out` was another, or no run ended.
@@ -89,10 +90,10 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out)
     cells = _cells(asked, options, out)
-    _keep(out / "experiment.json", cells)
     for cell in cells:
         if cell.name.endswith("-seed0"):  # each method is understood before the first of them starts
             Parsed(cell.args, cell.name)
+    _keep(out / "experiment.json", cells)
     failed = run_cells(cells, workers)
     lock.release()
     for name, reason in failed.items():
@@ -101,13 +102,22 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
     if not ended:
         name, reason = next(iter(failed.items()))
         raise ValueError(f"no run ended; of {name}: {reason} (the log.txt of each is in {out / 'runs'})")
-    compare(ended, str(out))
+    compare(ended, str(out), metric)
 
 
 def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
-    """All runs, seed after seed, so that a table is whole as early as can be."""
-    write_text(out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True))
-    shared = ["--config", str(out / "fit.yaml"), *options]
+    """All runs, seed after seed, so that a table is whole as early as can be.
+
+    Raises:
+        ValueError: those of before had other settings.
+    """
+    fit, settings = out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True)
+    if (out / "experiment.json").is_file() and fit.read_text(encoding="utf-8") != settings:
+        raise ValueError(
+            f"{out} holds an experiment with other settings under fit ({fit}): give another folder by --out."
+        )
+    write_text(fit, settings)
+    shared = ["--config", str(fit), *options]
     ordered = str(asked.fit.get("data", {}).get("class_path")).endswith(("InstructionData", "Mixture"))
     cells = []
     for backbone in asked.backbones or [""]:

@@ -7,10 +7,10 @@ from lit_fm.arguments import find_config
 from lit_fm.cli import fail, run_function
 from lit_fm.compare.experiment import Experiment, read_experiment, run_experiment
 
-OWN = ("--config", "--out", "--workers", "--seeds", "--methods", "--backbones")
+OWN = ("--config", "--out", "--workers", "--seeds", "--methods", "--backbones", "--metric")
 USAGE = (
-    "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME] [--backbones NAME,NAME], and "
-    "options of fit"
+    "compare --config NAME [--out DIR] [--workers N] [--seeds N] [--methods NAME,NAME] [--backbones NAME,NAME] [--metric "
+    "NAME], and options of fit"
 )
 REPORT = (
     "lit_fm.compare.report:compare",
@@ -19,12 +19,20 @@ REPORT = (
 
 
 class Asked(NamedTuple):
-    """What the command line asks for: an experiment, options of fit for all its runs, its folder, and runs at a time."""
+    """What the command line asks for.
+
+    Args:
+        options: of fit, for all runs.
+        out: the folder of it all.
+        workers: runs at a time.
+        metric: by which methods are compared; the first that the runs measured where nothing is said.
+    """
 
     experiment: Experiment
     options: list[str]
     out: Path
     workers: int
+    metric: str | None
 
 
 def compare(args: list[str]) -> None:
@@ -59,4 +67,10 @@ def asked(args: list[str]) -> Asked:
         found = found.only(own["--methods"].split(","))
     if "--backbones" in own:
         found = found._replace(backbones=own["--backbones"].split(","))
-    return Asked(found, options, Path(own.get("--out", f"comparisons/{config.stem}")), int(numbers["--workers"]))
+    return Asked(
+        found,
+        options,
+        Path(own.get("--out", f"comparisons/{config.stem}")),
+        int(numbers["--workers"]),
+        own.get("--metric"),
+    )

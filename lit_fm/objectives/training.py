@@ -101,8 +101,8 @@ class Training(L.LightningModule, ABC):
         local = torch.stack(self._window_loss).sum(dtype=exact)[None]
         counts = torch.tensor([self._window_targets, *self.wishes.votes()], dtype=exact, device=self.device)
         summed = self.trainer.strategy.reduce(torch.cat([local, counts]), reduce_op="sum")
-        mean = summed[0] / summed[1]
-        _, targets, *self.asked = summed.tolist()  # waits for the device; once more below, for what the guard must know
+        total, targets, *self.asked = summed.tolist()  # waits for the device; once more below, for the gradients' norm
+        mean = total / targets if targets else math.nan
         self.adaptation.before_step(self.network, self.trainer.global_step)
         # Strategies average gradients over ranks; with the number of ranks back in, they are sums.
         if self.sharded:
@@ -110,15 +110,23 @@ class Training(L.LightningModule, ABC):
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         scale(gradients, self.trainer.world_size / targets if targets else math.nan)
         self._norm = norm(gradients)
-        self._skips = not finite(mean, self._norm, bool(self._scale))
+        size = self._norm.item()
+        self._skips = not finite(mean, size, bool(self._scale))
         if self._skips:
-            self.guard.refuse(self, mean.item(), self._norm.item(), self._window)
+            self.guard.refuse(self, mean, size, self._window)
         now = time.perf_counter()
         speed = self._window_tokens * ranks_of(self.trainer)[1] / (now - self._clock)
         self._window, self._window_loss, self._window_targets, self._window_tokens, self._clock = [], [], 0, 0, now
         rate = optimizer.param_groups[0]["lr"]
-        self.log_dict({"train/loss": mean, "lr": rate, "tokens_per_second": speed}, prog_bar=True)
-        self.log("gradient_norm", self._norm)
+        self.tell({"train/loss": mean, "lr": rate, "tokens_per_second": speed, "gradient_norm": size})
+
+    def tell(self, measured: dict[str, float]) -> None:
+        """What a step measured, to screen, callbacks and trackers: Lightning's `log` takes a millisecond for each value."""
+        trainer: Any = self.trainer
+        trainer.progress_bar_metrics.update(measured)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in measured.items()})
+        if trainer.loggers and (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            trainer._logger_connector.log_metrics({**measured, "epoch": trainer.current_epoch}, trainer.global_step)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
