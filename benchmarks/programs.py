@@ -1,8 +1,8 @@
 """The same work by trainers that are programs of their own, told what to do by files and options.
 
 `speed.py` asks for their commands, each for the Python of an environment of its own. They make tokens and batches of the
-same rows by themselves: LLaMA-Factory packs them, none seeing another (`neat_packing`); LitGPT takes one at a time and adds up
-gradients.
+same rows by themselves: LLaMA-Factory packs them, none seeing another (`neat_packing`); LitGPT takes one at a time, and
+adds gradients up.
 """
 
 import json
