@@ -165,6 +165,10 @@ def _judged(
         rows[i]["prediction"] = cut(text, until)
         if len(rows[i]["prediction"]) < len(text):
             rows[i]["cut"] = True
+    for row, example in zip(rows, examples, strict=True) if not objective.writes else ():  # its answer is its choice
+        if right_choices(example):
+            right = row["prediction"].strip() in {text.strip() for text in row["references"]}
+            row |= dict.fromkeys(asked[row["task"]].likelihood, right)
     return [{"prediction": "", **row, "answer": row["references"][0]} for row in rows]
 
 
@@ -178,10 +182,6 @@ def _found(objective: Any, rows: list[dict[str, Any]], asked: Asked) -> Found:
     """The measures of one task."""
     texts, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
     found = objective.measure(texts, references, asked.text)
-    if asked.likelihood and not objective.writes:  # what it answers is the choice that it finds the likeliest
-        return found | dict.fromkeys(
-            asked.likelihood, objective.measure(texts, references, ["exact_match"])["exact_match"]
-        )
     right = {name: [row[name] for row in rows if name in row] for name in asked.likelihood}
     return found | {name: sum(known) / max(1, len(known)) for name, known in right.items()}
 
