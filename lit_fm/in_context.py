@@ -108,7 +108,7 @@ class Answers:
         self.rows: list[dict[str, Any]] = _read(self.folder).get("rows", [])
         self.done = {(row["shots"], row["seed"]) for row in self.rows}
         scored = self.folder / "scored.jsonl"
-        lines = map(json.loads, scored.read_text(encoding="utf-8").splitlines() if scored.is_file() else ())
+        lines = map(json.loads, _lines(scored))
         self.scored = [line for line in lines if (line["shots"], line["seed"]) in self.done]
         said = f"Going on with {self.folder}, which is unfinished. run.resume never starts anew." if old else ""
         console.print(said or f"Run folder: {self.folder}")
@@ -202,6 +202,11 @@ def _contents(data: Instructions) -> dict[str, Any]:
         for name, task in data.tasks.items()
         if task.has(split)
     }
+
+
+def _lines(path: Path) -> list[str]:
+    """Of JSON: an answer may hold other line ends than these."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
 
 
 def _read(folder: Path) -> dict[str, Any]:
