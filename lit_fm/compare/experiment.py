@@ -18,7 +18,7 @@ from lit_fm.data.task import Task
 from lit_fm.durable import write_json, write_text
 from lit_fm.nearest import did_you_mean
 from lit_fm.parsed import Parsed
-from lit_fm.resume import Lock
+from lit_fm.resume import Lock, changes
 from lit_fm.screen import console
 
 TARGET = "target"
@@ -61,18 +61,40 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ValueError: it says something that is not known, or lacks something.
     """
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict) or not all(isinstance(given.get(key), dict) for key in ("fit", "methods")):
         raise ValueError(
             f"{path}: expected `fit:`, settings of all runs, and `methods:` by name; see compare.yaml in configs."
         )
     if strange := [key for key in given if key not in KEYS]:
         raise ValueError(f"{path}: there is no {strange[0]!r}: {did_you_mean(strange[0], KEYS)}")
-    shots, seeds = given.get("shots", []), given.get("seeds", 2)
-    if not all(isinstance(number, int) and number >= 0 for number in (*shots, seeds)) or seeds < 1:
+    shots, seeds, backbones = given.get("shots") or [], given.get("seeds", 2), given.get("backbones") or []
+    numbers = [*shots, seeds] if isinstance(shots, list) else [shots]
+    if not isinstance(shots, list) or not all(isinstance(n, int) and n >= 0 for n in numbers) or seeds < 1:
         raise ValueError(f"{path}: shots {shots} and seeds {seeds}: expected numbers, such as shots: [0, 4], seeds: 2.")
-    methods = {_slug(name): dict(options or {}) for name, options in given["methods"].items()}
-    return Experiment(given["fit"], methods, shots, seeds, list(given.get("backbones", [])))
+    if not isinstance(backbones, list):
+        raise ValueError(f"{path}: backbones {backbones!r}: expected a list, such as [tiny-clm, gpt2].")
+    return Experiment(given["fit"], _methods(path, given["methods"]), shots, seeds, list(map(str, backbones)))
+
+
+def _methods(path: Path, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Methods by the names of their folders.
+
+    Raises:
+        ValueError: two would share a folder, one has no name, or its options are none.
+    """
+    methods: dict[str, dict[str, Any]] = {}
+    for name, options in given.items():
+        if not isinstance(options or {}, dict):
+            raise ValueError(f"{path}: methods: {name} is {options!r}: expected options of fit by dotted name.")
+        if not _slug(name) or _slug(name) in methods:
+            why = "needs a letter of a-z or a digit" if not _slug(name) else f"is the second {_slug(name)!r}"
+            raise ValueError(f"{path}: methods: {name!r} {why}, by which its folder is called: rename it.")
+        methods[_slug(name)] = dict(options or {})
+    return methods
 
 
 def run_experiment(asked: Experiment, options: list[str], out: Path, workers: int) -> None:
@@ -88,7 +110,10 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
     """
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out)
+    keep_fit(out / "fit.yaml", asked.fit)
     cells = _cells(asked, options, out)
+    if not cells:
+        raise ValueError("there is nothing to run: name methods, or shots.")
     _keep(out / "experiment.json", cells)
     for cell in cells:
         if cell.name.endswith("-seed0"):  # each method is understood before the first of them starts
@@ -106,7 +131,6 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
 
 def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
     """All runs, seed after seed, so that a table is whole as early as can be."""
-    write_text(out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True))
     shared = ["--config", str(out / "fit.yaml"), *options]
     ordered = str(asked.fit.get("data", {}).get("class_path")).endswith(("InstructionData", "Mixture"))
     cells = []
@@ -153,6 +177,21 @@ def _mixed(settings: dict[str, Any], base: list[str]) -> dict[str, Any]:
     rest = {key: value for key, value in data["init_args"].items() if key not in of_task}
     mixture = {"tasks": {TARGET: task, **held_out}, **rest}
     return {**settings, "data": {"class_path": "lit_fm.Mixture", "init_args": mixture}, "score.tasks": [TARGET]}
+
+
+def keep_fit(path: Path, fit: dict[str, Any]) -> None:
+    """Write down what all runs share.
+
+    Raises:
+        ValueError: it was another, and a run has begun with it.
+    """
+    text = yaml.safe_dump(fit, sort_keys=False, allow_unicode=True)
+    if path.is_file() and path.read_text(encoding="utf-8") != text and any(path.parent.glob("runs/*/*/config.yaml")):
+        told = "; ".join(map(str, changes(path.read_text(encoding="utf-8"), text))) or "how runs are carried out"
+        raise ValueError(
+            f"{path.parent} holds an experiment with other settings of fit ({told}): give another folder by --out."
+        )
+    write_text(path, text)
 
 
 def _keep(path: Path, cells: list[Cell]) -> None:
