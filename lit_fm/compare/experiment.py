@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lit_fm.arguments import read_yaml
 from lit_fm.compare.cells import Cell, run_cells
 from lit_fm.compare.report import compare
 from lit_fm.data.task import Task
@@ -61,10 +62,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ValueError: it says something that is not known, or lacks something.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    given = read_yaml(path)
     if not isinstance(given, dict) or not all(isinstance(given.get(key), dict) for key in ("fit", "methods")):
         raise ValueError(
             f"{path}: expected `fit:`, settings of all runs, and `methods:` by name; see compare.yaml in configs."
