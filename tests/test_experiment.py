@@ -146,6 +146,9 @@ def test_a_mixed_method_needs_tasks_that_are_held_out(lit, in_tmp):
     fit = {**SMALL["fit"], "forgetting": {}}
     done = lit("compare", "--config", written(in_tmp, fit=fit), "--out", "out")
     assert "give forgetting.tasks in fit" in done.err
+    taken = {**SMALL["fit"], "forgetting": {"tasks": {"target": {"source": "smallworld/name-question:100"}}}}
+    done = lit("compare", "--config", written(in_tmp, fit=taken), "--out", "other")
+    assert "mixed calls its own task 'target': rename that of forgetting.tasks" in done.err
 
 
 def test_runs_at_once_have_a_device_each(monkeypatch):

@@ -170,6 +170,8 @@ def _mixed(settings: dict[str, Any], base: list[str]) -> dict[str, Any]:
     data, held_out = found["data"], (found.get("forgetting") or {}).get("tasks")
     if not held_out or not str(data["class_path"]).endswith("InstructionData"):
         raise ValueError("methods: mixed needs InstructionData, and held-out tasks: give forgetting.tasks in fit.")
+    if TARGET in held_out:
+        raise ValueError(f"methods: mixed calls its own task {TARGET!r}: rename that of forgetting.tasks.")
     of_task = set(inspect.signature(Task).parameters)
     task = {key: value for key, value in data["init_args"].items() if key in of_task}
     rest = {key: value for key, value in data["init_args"].items() if key not in of_task}
