@@ -115,12 +115,17 @@ def test_prompting_under_two_labels_is_two_curves_each_from_its_own_zero(tmp_pat
     assert svg.count("one, zero-shot: ") == svg.count("other, zero-shot: ") == 1
 
 
-def test_runs_below_a_folder_that_have_not_ended_are_said_to_be_left_out(lit, in_tmp):
+def test_what_is_not_read_is_said_to_be_left_out(lit, in_tmp):
     fits(in_tmp / "runs", lora=0.5, full=0.9)
+    folder = write_prompting(in_tmp / "runs", {0: 0.1, 8: 0.3}, seeds=1)
+    about = json.loads((folder / "icl.json").read_text())
+    about["rows"][1].pop("exact_match")
+    (folder / "icl.json").write_text(json.dumps(about))
     (in_tmp / "runs/lora/002").mkdir()
     (in_tmp / "runs/lora/002/run.json").write_text("{}")
-    told = lit("compare", "runs", "--latency", "false").out
-    assert "1 runs that have not ended are left out, such as runs/lora/002." in " ".join(told.split())
+    told = " ".join(lit("compare", "runs", "--latency", "false").out.split())
+    assert "1 runs that have not ended are left out, such as runs/lora/002." in told
+    assert "8-shot is left out: no question had room for so many examples (see runs/icl/001)." in told
     assert "there is nothing to compare" in lit("compare", "--runs", "[]").err
 
 

@@ -191,7 +191,7 @@ def test_text_is_measured_as_test_measures_it(lit, in_tmp):
         (["tiny-clm", "--text", "a.txt", "--block_size", "513"], "takes 512 tokens: lower it"),
         (["tiny-clm", "--text", "a.txt", "--limit", "0"], "--limit is 0"),
         (["tiny-clm", "--tasks", ","], "nothing to evaluate on"),
-        (["tiny-clm", "--tasks", "mood", "--shots", "-1"], "--shots is -1, expected 0 or more"),
+        (["tiny-clm", "--tasks", "mood", "--shots", "-1"], "--shots is -1, expected at least 0"),
         (["tiny-clm", "--tasks", "mood", "--task_path", "none"], "--task_path: there is no folder 'none'"),
     ],
 )

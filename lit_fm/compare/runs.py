@@ -82,10 +82,17 @@ def folders_of(folder: Path) -> list[Path]:
     return below
 
 
-def unfinished(names: Sequence[str]) -> list[Path]:
-    """The runs below these folders that have not ended, which are not read."""
-    begun = {path.parent for name in names for path in _labelled(name)[1].glob("**/run.json")}
-    return sorted(folder for folder in begun if not any((folder / name).is_file() for name in ENDS))
+def left_out(names: Sequence[str]) -> list[str]:
+    """What is below these folders and is not read, in words: runs that have not ended, shots without room."""
+    below = {p.parent for n in names for file in ("run.json", *ENDS) for p in _labelled(n)[1].glob(f"**/{file}")}
+    begun = sorted(folder for folder in below if not any((folder / name).is_file() for name in ENDS))
+    told = [f"{len(begun)} runs that have not ended are left out, such as {begun[0]}."] if begun else []
+    for folder in sorted(below):
+        about = _json(folder / "icl.json")
+        rows = [row for row in about.get("rows", ()) if not any(name in row for name in about["measured"])]
+        for shots in sorted({row["shots"] for row in rows}):
+            told.append(f"{shots}-shot is left out: no question had room for so many examples (see {folder}).")
+    return told
 
 
 def _json(path: Path) -> Any:

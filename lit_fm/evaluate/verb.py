@@ -55,13 +55,7 @@ def evaluate(
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if not text and not names:
         raise ValueError("nothing to evaluate on: give --tasks NAME,NAME or --text FILE.")
-    for name, value in (("limit", limit), ("block_size", block_size), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}, expected at least 1: raise it.")
-    if shots is not None and shots < 0:
-        raise ValueError(f"--shots is {shots}, expected 0 or more: raise it.")
-    if task_path and not Path(task_path).exists():
-        raise FileNotFoundError(f"--task_path: there is no folder {task_path!r}: check the path.")
+    _check(task_path, limit=limit, shots=shots, block_size=block_size, batch_size=batch_size)
     network, tokenizer = load_adapted(model)
     if hasattr(getattr(network, "active_peft_config", None), "num_tasks"):
         raise ValueError(f"{model} has a soft prompt for each task, and a text is of none: ask it by `test --run`.")
@@ -81,6 +75,15 @@ def evaluate(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, json.loads(json.dumps(found, default=str)))
     console.print(f"Written to {path}")
+
+
+def _check(task_path: str | None, **numbers: int | None) -> None:
+    for name, value in numbers.items():
+        least = 0 if name == "shots" else 1
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is {value}, expected at least {least}: raise it.")
+    if task_path and not Path(task_path).exists():
+        raise FileNotFoundError(f"--task_path: there is no folder {task_path!r}: check the path.")
 
 
 def text_measures(network: Any, tokenizer: Any, files: list[str], block_size: int, batch_size: int) -> dict[str, float]:
