@@ -62,7 +62,8 @@ class Asking(CLI):
         data.attach(objective)
         chosen = choose_examples(data, objective, score.examples, score.longest)
         if not chosen.examples:
-            raise ValueError(f"there is no question to ask: {type(objective).__name__} can answer no test example.")
+            why = chosen.why_none(objective, score.longest) if score.examples else "score.examples is 0: raise it"
+            raise ValueError(f"there is no question to ask: {why}.")
         shots = Shots(_solved(objective, data) if numbers != [0] else [], selection)
         most = max(map(shots.most, chosen.examples))
         if numbers[-1] > most:

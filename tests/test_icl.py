@@ -314,7 +314,11 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_ended_is_not_touched(lit, i
         (["--config", "lora.yaml", "--seeds", "0"], "--seeds is 0"),
         (["--config", "lora.yaml", "--selection", "best"], "selection"),
         (["--config", "lora.yaml", "--selection", "balanced"], "too many to take turns"),
-        (["--config", "lora.yaml", "--score.examples", "0"], "there is no question to ask"),
+        (["--config", "lora.yaml", "--score.examples", "0"], "there is no question to ask: score.examples is 0"),
+        (
+            ["--config", "lora.yaml", "--score.longest", "1"],
+            "right answers are longer than 1 tokens: raise score.longest",
+        ),
         (["--config", "lora.yaml", "--trainer.devices", "2"], "icl asks on one device"),
         (["--config", "lora.yaml", "--run.resume", "required"], "has no unfinished run of icl"),
         (["--config", "classify.yaml"], "answers by a head"),

@@ -38,6 +38,12 @@ class Chosen(NamedTuple):
     too_long: int
     """How many examples have an answer, and how many are left out for its length."""
 
+    def why_none(self, objective: Any, longest: int) -> str:
+        """What is wrong where nothing is chosen."""
+        if self.too_long:
+            return f"all {self.of} right answers are longer than {longest} tokens: raise score.longest"
+        return f"no test example has an answer that {type(objective).__name__} can give"
+
 
 def choose_examples(data: Any, objective: Any, number: int, longest: int, tasks: list[str] | None = None) -> Chosen:
     """At most so many of the test split, drawn by the data's seed, whose right answers have at most `longest` tokens.
