@@ -89,6 +89,7 @@ class Answers:
 
     Raises:
         FileNotFoundError: it must go on, and there is none.
+        ValueError: it would go on with other data.
     """
 
     def __init__(self, run: Run, config: str, trainer: Any) -> None:
@@ -103,9 +104,11 @@ class Answers:
             write_text(run.folder / "config.yaml", config)
         self.folder = old[0] if old else run.folder
         self._lock = resume.Lock(self.folder)
+        trainer.datamodule.report = _contents(trainer.datamodule)
         if not old:
-            trainer.datamodule.report = _contents(trainer.datamodule)
             write_json(self.folder / "run.json", provenance(trainer))
+        elif json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data"] != trainer.datamodule.report:
+            raise ValueError(f"{self.folder}: the data is not what it was: put it back, or set run.resume never.")
         self.rows: list[dict[str, Any]] = _read(self.folder).get("rows", [])
         self.done = {(row["shots"], row["seed"]) for row in self.rows}
         scored = self.folder / "scored.jsonl"

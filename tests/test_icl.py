@@ -306,6 +306,27 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_ended_is_not_touched(lit, i
     assert sorted(path.name for path in folder.parent.iterdir()) == ["001", "002", "003"]
 
 
+def test_a_run_does_not_go_on_with_other_data(lit, in_tmp, monkeypatch):
+    def write(word):
+        rows = [{"prompt": f"What is {i}?", "completion": f"{word} {i % 3}"} for i in range(60)]
+        (in_tmp / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def killed(self, number, seed):
+        raise KeyboardInterrupt
+
+    write("yes")
+    args = ("icl", "--config", "lora.yaml", "--data.source", "own.jsonl", "--shots", "0", "--score.examples", "2")
+    with monkeypatch.context() as patched:
+        patched.setattr(InContext, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            lit(*args)
+    write("no")
+    assert "runs/lora-icl/001: the data is not what it was: put it back, or set run.resume never" in lit(*args).err
+    assert "Run folder: runs/lora-icl/002" in lit(*args, "--run.resume", "never").out
+    write("yes")
+    assert "Going on with runs/lora-icl/001" in lit(*args).out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
