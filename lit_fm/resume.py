@@ -56,13 +56,12 @@ class Change(NamedTuple):
         return f"{self.key} {self.was!r} -> {self.now!r}"
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
     if not isinstance(settings, dict):
         return {prefix: settings}
     return {
-        k: v
-        for name, value in settings.items()
-        for k, v in _flat(value, f"{prefix}.{name}" if prefix else name).items()
+        k: v for name, value in settings.items() for k, v in flat(value, f"{prefix}.{name}" if prefix else name).items()
     }
 
 
@@ -72,7 +71,7 @@ def _under(key: str, heads: tuple[str, ...]) -> bool:
 
 def changes(was: str, now: str) -> list[Change]:
     """What two resolved configs (YAML) differ in, but for how the run is carried out."""
-    old, new = _flat(yaml.safe_load(was)), _flat(yaml.safe_load(now))
+    old, new = flat(yaml.safe_load(was)), flat(yaml.safe_load(now))
     keys = [key for key in {**old, **new} if not _under(key, _LAUNCH)]
     return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 

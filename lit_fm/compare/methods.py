@@ -1,7 +1,7 @@
 """Runs of one method together: their seeds, the examples that all share, what they reached, and how sure that is."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ import numpy as np
 from lit_fm.compare import statistics
 from lit_fm.compare.counts import counts
 from lit_fm.compare.runs import Record
+from lit_fm.resume import flat
 
 FEWEST = 20
 """Shared test examples from which on a comparison goes on, with a warning, where runs did not score the same ones."""
 OWN = ("seed_everything", "run", "ckpt_path", "weights_only")
+OF_SEED = ("model.init_args.backbone", "data.init_args.seed", "data.init_args.order_seed")
 """Settings in which runs of one method may differ."""
 Key = tuple[Any, Any]
 
@@ -116,18 +118,9 @@ def _fewer(method: Method) -> float:
     return few / of if few and of else 0.0
 
 
-def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(settings, dict) and settings:
-        for key, value in settings.items():
-            if name or key not in OWN:
-                yield from _flat(value, f"{name}.{key}" if name else key)
-    elif name not in ("model.init_args.backbone", "data.init_args.seed", "data.init_args.order_seed"):
-        yield name, settings
-
-
 def _settings(record: Record) -> dict[str, Any]:
     """What makes another method of a run; of prompting, what is asked and how, since nothing learns."""
-    found = dict(_flat(record.config))
+    found = {k: v for k, v in flat(record.config).items() if k.partition(".")[0] not in OWN and k not in OF_SEED}
     if record.shots is None:
         return found
     aside = ("data.init_args.batch_size", "data.init_args.workers")
