@@ -93,7 +93,8 @@ def test_every_config_opens_with_the_command_that_uses_it(path):
 
 def readme_commands():
     blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("python -m lit_fm")]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python -m lit_fm")]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ def report(trials: list[Trial], space: Space, folder: Path, arguments: list[str]
     if best.value is None:
         raise ValueError(f"all {len(order)} trials failed; what they said is in {folder / 'trials'}.")
     draw(order, space, folder / "sweep.png")
-    command = shlex.join(["python", "-m", "lit_fm", "fit", *arguments, "--config", str(folder / "best.yaml")])
+    options = [*arguments, "--config", str(folder / "best.yaml")]
+    command = shlex.join(["python", "-m", "lit_fm", "fit", *options])
     head = f"# {command}\n# Trial {best.number} of {len(order)}: {space.metric} {best.value:.6g}.\n"
     base = yaml.safe_load((folder / "base.yaml").read_text(encoding="utf-8"))
     write_text(folder / "best.yaml", head + yaml.safe_dump(as_config(best.settings, base), sort_keys=False))
