@@ -111,12 +111,12 @@ def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
     Raises:
         ValueError: those of before had other settings.
     """
-    fit, settings = out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True)
-    if (out / "experiment.json").is_file() and fit.read_text(encoding="utf-8") != settings:
+    fit, text = out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True)
+    if (out / "experiment.json").is_file() and fit.read_text(encoding="utf-8") != text:
         raise ValueError(
             f"{out} holds an experiment with other settings under fit ({fit}): give another folder by --out."
         )
-    write_text(fit, settings)
+    write_text(fit, text)
     shared = ["--config", str(fit), *options]
     ordered = str(asked.fit.get("data", {}).get("class_path")).endswith(("InstructionData", "Mixture"))
     cells = []
