@@ -12,7 +12,7 @@ from conftest import QUICK
 
 from lit_fm.compare import table
 from lit_fm.compare.methods import compared
-from lit_fm.compare.runs import read
+from lit_fm.compare.runs import read, slug
 from lit_fm.compare.sketch import spread
 from lit_fm.compare.verdict import judge
 
@@ -47,6 +47,14 @@ def test_seeds_are_told_by_the_end_of_a_runs_name_and_labels_by_what_is_given(tm
     b = write_fit(tmp_path, "full", 1, 0.6, 1000, 10)
     records = read([str(a), f"everything={b}"])
     assert [(record.method, record.seed) for record in records] == [("lora", 3), ("everything", 1)]
+
+
+def test_an_experiments_runs_on_several_backbones_are_of_one_method(tmp_path):
+    backbones = [f"runs/{name}/001/model" for name in ("small", "large")]
+    runs = [write_fit(tmp_path, f"lora-{slug(b)}-seed0", 0, 0.5, 1000, 10, backbone=b) for b in backbones]
+    methods = found(*runs).methods
+    assert {m.name for m in methods} == {"lora"}  # one line in the picture of quality against size
+    assert {m.label for m in methods} == {"lora on small/001/model", "lora on large/001/model"}
 
 
 def test_runs_of_one_name_with_other_settings_are_called_by_these(tmp_path):

@@ -6,7 +6,6 @@ the same command, given again, ends with the same page.
 
 import inspect
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import yaml
 
 from lit_fm.compare.cells import Cell, run_cells
 from lit_fm.compare.report import compare
+from lit_fm.compare.runs import slug
 from lit_fm.data.task import Task
 from lit_fm.durable import write_json, write_text
 from lit_fm.nearest import did_you_mean
@@ -49,7 +49,7 @@ class Experiment(NamedTuple):
         Raises:
             ValueError: there is no such method.
         """
-        names = [_slug(name) for name in names]
+        names = [slug(name) for name in names]
         if strange := [name for name in names if name not in self.methods]:
             raise ValueError(f"--methods: there is no {strange[0]!r}: {did_you_mean(strange[0], self.methods)}")
         return self._replace(methods={name: self.methods[name] for name in names})
@@ -71,7 +71,7 @@ def read_experiment(path: Path) -> Experiment:
     shots, seeds = given.get("shots", []), given.get("seeds", 2)
     if not all(isinstance(number, int) and number >= 0 for number in (*shots, seeds)) or seeds < 1:
         raise ValueError(f"{path}: shots {shots} and seeds {seeds}: expected numbers, such as shots: [0, 4], seeds: 2.")
-    methods = {_slug(name): dict(options or {}) for name, options in given["methods"].items()}
+    methods = {slug(name): dict(options or {}) for name, options in given["methods"].items()}
     return Experiment(given["fit"], methods, shots, seeds, list(given.get("backbones", [])))
 
 
@@ -111,18 +111,18 @@ def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
     Raises:
         ValueError: those of before had other settings.
     """
-    fit, text = out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True)
-    if (out / "experiment.json").is_file() and fit.read_text(encoding="utf-8") != text:
+    fit, written = out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True)
+    if (out / "experiment.json").is_file() and fit.read_text(encoding="utf-8") != written:
         raise ValueError(
             f"{out} holds an experiment with other settings under fit ({fit}): give another folder by --out."
         )
-    write_text(fit, text)
+    write_text(fit, written)
     shared = ["--config", str(fit), *options]
     ordered = str(asked.fit.get("data", {}).get("class_path")).endswith(("InstructionData", "Mixture"))
     cells = []
     for backbone in asked.backbones or [""]:
         base = [*shared, *(["--model.backbone", backbone] if backbone else [])]
-        end = f"-{_slug(backbone)}" if backbone else ""
+        end = f"-{slug(backbone)}" if backbone else ""
         if asked.shots:
             more = ["--shots", ",".join(map(str, asked.shots)), "--seeds", str(asked.seeds)]
             cells.append(_cell(f"prompting{end}", "icl", [*base, *more], out))
@@ -183,8 +183,3 @@ def _keep(path: Path, cells: list[Cell]) -> None:
                 f"{new or 'none'}): give another folder by --out."
             )
     write_json(path, {**known, **made})
-
-
-def _slug(name: str) -> str:
-    """As a name of a folder."""
-    return re.sub(r"[^a-z0-9.]+", "-", str(name).lower()).strip("-")

@@ -124,18 +124,24 @@ def _grouped(records: Sequence[Record], notes: list[str]) -> list[Method]:
     for (name, backbone, _), runs in groups.items():
         named[name, backbone].append(runs)
     methods = []
-    several = len({record.backbone for record in records}) > 1
+    short = _short({record.backbone for record in records})
     for (name, backbone), found in named.items():
         for runs in found:
             more = _differences([settings[id(r[0])] for r in found], settings[id(runs[0])]) if len(found) > 1 else ""
             full = f"{name} ({more or runs[0].folder.name})" if len(found) > 1 else name
-            label = f"{full} on {_short(backbone)}" if several else full
+            label = f"{full} on {short[backbone]}" if len(short) > 1 else full
             methods.append(Method(full, backbone, _one_a_seed(runs, label, notes), label))
     return methods
 
 
-def _short(backbone: str) -> str:
-    return backbone.rstrip("/").rpartition("/")[2]
+def _short(backbones: Iterable[str]) -> dict[str, str]:
+    """The ends of their paths: as much as it takes to tell them apart."""
+    every = {name: name.rstrip("/").split("/") for name in backbones}
+    for length in range(1, max(map(len, every.values())) + 1):
+        ends = {name: "/".join(parts[-length:]) for name, parts in every.items()}
+        if len(set(ends.values())) == len(ends):
+            return ends
+    return dict(zip(every, every, strict=True))
 
 
 def _differences(all_: list[dict[str, Any]], own: dict[str, Any]) -> str:

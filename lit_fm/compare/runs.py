@@ -111,11 +111,21 @@ def _config(folder: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
+def slug(name: str) -> str:
+    """A backbone's name as a part of a run's."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def _backbone(config: dict[str, Any]) -> str:
+    return ((config.get("model") or {}).get("init_args") or {}).get("backbone", "")
+
+
 def _name(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
-    """Method and seed: a seed at the end of a run's name, or else the config's."""
+    """Method and seed: a seed at the end of a run's name, or else the config's. The backbone's name is none of it."""
     named = (config.get("run") or {}).get("name") or (folder.parent.name if folder.name.isdigit() else folder.name)
     known = re.fullmatch(r"(.+?)[-_]seed[-_]?(\d+)", named)
-    return (known[1], int(known[2])) if known else (named, int(config.get("seed_everything") or 0))
+    method, seed = (known[1], int(known[2])) if known else (named, int(config.get("seed_everything") or 0))
+    return method.removesuffix(f"-{slug(_backbone(config))}"), seed
 
 
 def _fit(folder: Path) -> Record:
@@ -131,7 +141,7 @@ def _fit(folder: Path) -> Record:
         numbers["bytes"] = sum(file.stat().st_size for file in exports[0].rglob("*.safetensors"))
     losses = {line["step"]: line["train/loss"] for line in _lines(folder / "metrics.jsonl") if "train/loss" in line}
     return Record(
-        folder, method, seed, ((config.get("model") or {}).get("init_args") or {}).get("backbone", ""),
+        folder, method, seed, _backbone(config),
         {name: summary[key] for name, key in keys.items()}, _scored(folder),
         before={name: summary[f"{key}_before"] for name, key in keys.items() if f"{key}_before" in summary},
         numbers=numbers, forgetting=summary.get("forgetting") or {}, losses=sorted(losses.items()),
