@@ -75,7 +75,7 @@ for file in files(repository):
     target.chmod(source.stat().st_mode | (0o111 if text.startswith(b"#!") else 0))
 
 version = re.search(r'__version__ = "(.*)"', (repository / "lit_fm" / "__init__.py").read_text(encoding="utf-8"))[1]
-commit = git(repository, "describe", "--always", "--dirty")
+commit = git(repository, "describe", "--tags", "--always", "--dirty")
 readme = Path("README.md")
 made_of = version + (f" ({commit.strip()})" if commit else "")
 readme.write_text(readme.read_text(encoding="utf-8").replace("TEMPLATE_VERSION", made_of), encoding="utf-8")

@@ -9,8 +9,9 @@ from pathlib import Path
 NAME = {{cookiecutter.package_name | pprint}}  # noqa: F821
 GIVEN, OUTPUT = {{cookiecutter._repo_dir | pprint}}, {{cookiecutter._output_dir | pprint}}  # noqa: F821
 LONGEST = 20  # a line of code that holds the name still fits, see tests/test_template.py
-# Import names that differ from the package's in constraints.txt, folders of the project, and the other keys of run.json.
-TAKEN = """attr dateutil fontTools google mpl_toolkits pkg_resources serializable sklearn yaml
+# What is imported by another name than constraints.txt has; folders of the project; the other keys of run.json.
+TAKEN = """absl attr boolean dateutil functorch google grpc lightning_fabric markdown_it mpl_toolkits opentelemetry
+packageurl pkg_resources py pylab pynvml sklearn slugify torchgen xdist yaml
 benchmarks configs docs hooks tests zoo command data git hardware packages started""".split()
 
 
