@@ -18,7 +18,7 @@ benchmarks configs docs hooks tests zoo command data git hardware packages start
 def template() -> Path:
     """The repository: its path is as it was typed, and this hook works in the new folder."""
     for base in (OUTPUT, os.environ.get("PWD", "")):
-        if (path := Path(base, GIVEN)).is_absolute() and (path / "hooks" / "pre_gen_project.py").is_file():
+        if (path := Path(base, GIVEN)).is_absolute() and (path / "lit_fm" / "__init__.py").is_file():
             return path
     sys.exit(f"The template is not found at {GIVEN}: give cookiecutter its full path.")
 
