@@ -228,6 +228,7 @@ def test_wandb_is_the_default_and_goes_offline_by_itself(in_tmp):
     # The resolved config.
     assert any(path in stored for path in (b"lit_fm.adapt.lora.LoRA", b"lit_fm.LoRA"))
     assert list(runs[0].rglob("generations*.table.json"))
+    assert b"lora-adapter" in stored  # an artifact
 
 
 def test_the_same_command_twice_in_processes_of_their_own(in_tmp):

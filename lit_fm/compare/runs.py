@@ -13,6 +13,8 @@ from lit_fm.evaluate.neighbours import FILE as NEIGHBOURS
 
 Rows = list[dict[str, Any]]
 EXPORTS = ("adapter", "model")
+ENDS = ("summary.json", "icl.json")
+"""What a run leaves that ended."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,26 @@ def folders_of(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: there is none.
     """
-    ends = ("summary.json", "icl.json")
-    if any((folder / name).is_file() for name in ends):
+    if any((folder / name).is_file() for name in ENDS):
         return [folder]
-    below = sorted({path.parent for name in ends for path in folder.glob(f"**/{name}")})
+    below = sorted({path.parent for name in ENDS for path in folder.glob(f"**/{name}")})
     if not below:
         said = "has not ended (it has no summary.json)" if (folder / "config.yaml").is_file() else "is no run"
         raise FileNotFoundError(f"{folder} {said}, and no run that ended is below it: name runs such as runs/lora/001.")
     return below
+
+
+def left_out(names: Sequence[str]) -> list[str]:
+    """What is below these folders and is not read, in words: runs that have not ended, shots without room."""
+    below = {p.parent for n in names for file in ("run.json", *ENDS) for p in _labelled(n)[1].glob(f"**/{file}")}
+    begun = sorted(folder for folder in below if not any((folder / name).is_file() for name in ENDS))
+    told = [f"{len(begun)} runs that have not ended are left out, such as {begun[0]}."] if begun else []
+    for folder in sorted(below):
+        about = _json(folder / "icl.json")
+        rows = [row for row in about.get("rows", ()) if not any(name in row for name in about["measured"])]
+        for shots in sorted({row["shots"] for row in rows}):
+            told.append(f"{shots}-shot is left out: no question had room for so many examples (see {folder}).")
+    return told
 
 
 def _json(path: Path) -> Any:
@@ -163,7 +177,7 @@ def _prompting(folder: Path) -> list[Record]:
         own = [line for line in scored if (line["shots"], line["seed"]) == (shots, seed)]
         if not own:
             raise ValueError(f"{folder}/scored.jsonl holds no line of {method}, seed {seed}: run it again.")
-        costs = ("seconds", "peak_memory_bytes", "energy_joules", "latency")
+        costs = ("seconds", "peak_memory_bytes", "energy_joules", "latency", "questions", "fewer_shots")
         numbers = {name: row[name] for name in costs if row.get(name) is not None}
         found.append(
             Record(

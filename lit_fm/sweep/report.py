@@ -64,7 +64,8 @@ def report(trials: list[Trial], space: Space, folder: Path, arguments: list[str]
     draw(order, space, folder / "sweep.png")
     options = [*arguments, "--config", str(folder / "best.yaml")]
     command = shlex.join(["python", "-m", "lit_fm", "fit", *options])
-    head = f"# {command}\n# Trial {best.number} of {len(order)}: {space.metric} {best.value:.6g}.\n"
+    lines = [*command.split("\n"), f"Trial {best.number} of {len(order)}: {space.metric} {best.value:.6g}."]
+    head = "".join(f"# {line}\n" for line in lines)
     base = yaml.safe_load((folder / "base.yaml").read_text(encoding="utf-8"))
     write_text(folder / "best.yaml", head + yaml.safe_dump(as_config(best.settings, base), sort_keys=False))
     if space.on_test:
