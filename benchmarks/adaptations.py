@@ -41,8 +41,10 @@ def measured(name: str, root: Path) -> str:
     """A run's line of the table."""
     config, *options = RUNS[name]
     run = root / name.replace(" ", "-")
-    command = [sys.executable, "-m", "lit_fm", "fit", "--config", config, *options, "--run.tracker", "none"]
-    done = subprocess.run([*command, "--run.root", str(run)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "lit_fm", "fit", "--config", config, *options]
+    done = subprocess.run(
+        [*command, "--run.tracker", "none", "--run.root", str(run)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         return f"| {name} | failed: {done.stderr.strip().splitlines()[-1:]} |"
     folder = next(run.glob("*/001"))

@@ -1,7 +1,7 @@
 """Time and memory of a step against length, size, batch and ranks: `python benchmarks/curves.py`, six minutes on two cores.
 
-Each point is `lit_fm profile` of a small Llama with random weights, on running text, and `lit_fm plan` of the same. Time
-should grow as the operations do that the plan counts, and memory be what it says.
+Each point is a `profile` of a small Llama with random weights, on running text, and a `plan` of the same. Time should
+grow as the operations do that the plan counts, and memory be what it says.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def call(*words: object) -> str:
     Raises:
         RuntimeError: it failed.
     """
-    done = subprocess.run([sys.executable, "-m", "lit_fm", *map(str, words)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "lit_fm", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, words))}:\n{done.stderr[-800:]}")
     return done.stdout
@@ -56,7 +57,8 @@ def point(home: Path, at: dict[str, int], patience: float) -> Point:
     model = home / f"width-{at['width']}"
     if not model.exists():
         call("twin", "tiny-clm", "--out", model, "--width", at["width"], "--layers", LAYERS)
-    ranks = ["--trainer.strategy", "lit_fm.Sharded", "--trainer.devices", at["ranks"]] if at["ranks"] > 1 else []
+    sharded = ["--trainer.strategy", "lit_fm.Sharded", "--trainer.devices", at["ranks"]]
+    ranks = sharded if at["ranks"] > 1 else []
     shared = [
         "--config", CONFIG, "--model.backbone", model, "--data.batch_size", at["batch"], "--data.block_size", at["length"],
         "--data.documents", 4000, *ranks,

@@ -35,7 +35,9 @@ WORKS = {
 PEERS = {"trl": "TRL, padded", "llamafactory": "LLaMA-Factory, packed", "litgpt": "LitGPT, one at a time"}
 """What those with environments of their own are called there and in the table; they do the first work."""
 BUSY = 0.3
-HEADS = "work", "by", "useful tokens/s", "lit_fm: times", "a CPU second", "first step, s", "CPU s", "peak MiB", "others"
+HEAD = """| work | by | useful tokens/s | lit_fm: times | a CPU second | first step, s | \
+CPU s | peak MiB | others |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def jobs(work: str, folder: Path, peers: Path | None, length: int) -> tuple[dict[str, list], list[str]]:
@@ -161,7 +163,7 @@ def measured(
     own = firsts["lit_fm"]["loss"]
     for name, first in firsts.items():
         if name not in PEERS.values() and abs(first["loss"] - own) > 2e-3 * own:  # which shuffle
-            raise RuntimeError(f"{work}: the first loss of {name} is {first['loss']}, that of lit_fm {own}")
+            raise RuntimeError(f"{work}: the first loss of {name} is {first['loss']}, not {own}")
     return found, missing
 
 
@@ -190,8 +192,8 @@ def overhead(found: dict[str, list[dict]]) -> None:
     own, bare = (median(found[name], "step") * 1e3 for name in ("lit_fm", "bare PyTorch loop"))
     others = max(median(rounds, "others") for rounds in found.values())
     print(
-        f"\nAround a step of {bare:.1f} CPU ms in the bare loop, lit_fm and Lightning take {own - bare:.1f} ms more: "
-        f"{(own - bare) / 100:.1%} of one of 100 ms (others on the cores: {others:.2f})."
+        f"\nAround a step of {bare:.1f} CPU ms in the bare loop, lit_fm and Lightning take "
+        f"{own - bare:.1f} ms more: {(own - bare) / 100:.1%} of one of 100 ms (others on the cores: {others:.2f})."
     )
 
 
@@ -217,8 +219,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (asked.home or Path(temporary)).resolve()
         print(f"{date.today()}, {platform.machine()}, {asked.threads} threads, float32, medians of {asked.rounds}:\n")
-        print(f"| {' | '.join(HEADS)} |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        print(HEAD)
         missing = set()
         for work in asked.works or WORKS:
             found, lacking = measured(work, asked, home, peers)

@@ -147,8 +147,8 @@ def page(cards: Iterable[Card]) -> str:
     lines = [
         "# The zoo",
         "",
-        "Made from the cards by `python -m lit_fm zoo readme > zoo/README.md`: change a card, not this page. Parameters",
-        "are the published figures; what each `config.json` builds is within the tolerance that its card states.",
+        "Made from the cards by `python -m lit_fm zoo readme > zoo/README.md`: change a card, not this page.",
+        "Parameters are the published figures; what each `config.json` builds is within its card's tolerance.",
         "",
         "| entry | year | parameters | width | layers | heads | trained to | tokens | licence | weights |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -28,54 +28,54 @@ TRAINER_VERBS = {
 LOOKS = {"show": "examples as the model sees them", "report": "counts, lengths, duplicates, overlap, steps"}
 FUNCTIONS = {
     "merge": (
-        "lit_fm.ship.merge:merge",
+        "ship.merge:merge",
         "fold what a run learnt into its backbone, and verify it: merge RUN --out DIR",
     ),
-    "export": ("lit_fm.ship.export:export", "a run's adapter or model with a card, to publish: export RUN --out DIR"),
-    "push": ("lit_fm.ship.push:push", "what export or merge wrote, to the Hugging Face Hub: push DIR --to USER/NAME"),
-    "adapters": ("lit_fm.ship.adapters:adapters", "what adapters cost on disk, beside whole models: adapters RUN RUN"),
-    "switch": ("lit_fm.ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
-    "combine": ("lit_fm.ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),
-    "diagnose": ("lit_fm.ship.diagnose:diagnose", "how far LoRA moved each layer of a run, and in how many directions"),
+    "export": ("ship.export:export", "a run's adapter or model with a card, to publish: export RUN --out DIR"),
+    "push": ("ship.push:push", "what export or merge wrote, to the Hugging Face Hub: push DIR --to USER/NAME"),
+    "adapters": ("ship.adapters:adapters", "what adapters cost on disk, beside whole models: adapters RUN RUN"),
+    "switch": ("ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
+    "combine": ("ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),
+    "diagnose": ("ship.diagnose:diagnose", "how far LoRA moved each layer of a run, and in how many directions"),
     "generate": (
-        "lit_fm.evaluate.generate:generate",
+        "evaluate.generate:generate",
         "write text to prompts: from a run, an adapter, a zoo entry, an id",
     ),
-    "evaluate": ("lit_fm.evaluate.verb:evaluate", "lm-evaluation-harness (--tasks), or perplexity of text (--text)"),
+    "evaluate": ("evaluate.verb:evaluate", "lm-evaluation-harness (--tasks), or perplexity of text (--text)"),
     "prompt-neighbours": (
-        "lit_fm.evaluate.neighbours:prompt_neighbours",
+        "evaluate.neighbours:prompt_neighbours",
         "the tokens that a soft prompt is nearest to: prompt-neighbours RUN",
     ),
     "train-tokenizer": (
-        "lit_fm.data.tokenizer:train_tokenizer",
+        "data.tokenizer:train_tokenizer",
         "make a tokenizer from text: BPE, WordPiece or Unigram",
     ),
-    "tokens": ("lit_fm.tokens:tokens", 'what a backbone makes of a text: pieces, ids, vectors (tokens "The teacher.")'),
+    "tokens": ("tokens:tokens", 'what a backbone makes of a text: pieces, ids, vectors (tokens "The teacher.")'),
     "scale": (
-        "lit_fm.plan.scale:scale",
+        "plan.scale:scale",
         "what training costs, the loss to expect, how far from optimal: scale --parameters 70B --tokens 1.4T",
     ),
-    "zoo": ("lit_fm.catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
-    "twin": ("lit_fm.twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
+    "zoo": ("catalogue:zoo", "the model zoo: zoo list, show NAME, compare NAME NAME, new-card RUN"),
+    "twin": ("twin:twin", "a small twin of a zoo entry, to train from nothing: twin gpt-3-175b --out DIR"),
 }
 COMMANDS = {
-    "data": ("lit_fm.look:look_at_data", ""),
-    "plan": ("lit_fm.look:plan", "will it fit, what will it take: plan --config NAME [--device rtx4090]"),
+    "data": ("look:look_at_data", ""),
+    "plan": ("look:plan", "will it fit, what will it take: plan --config NAME [--device rtx4090]"),
     "profile": (
-        "lit_fm.profile:profile",
+        "profile:profile",
         "where time and memory of a step go, and what is wasted: profile --config NAME [--steps 20]",
     ),
-    "icl": ("lit_fm.in_context:icl", "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"),
+    "icl": ("in_context:icl", "zero-, one- and few-shot: icl --config NAME [--shots 0,1,2,4,8] [--seeds 3]"),
     "compare": (
-        "lit_fm.compare.verb:compare",
+        "compare.verb:compare",
         "which method: run all, compare --config compare.yaml; or of runs that ended: compare RUN RUN --out DIR",
     ),
     "sweep": (
-        "lit_fm.sweep.verb:sweep",
+        "sweep.verb:sweep",
         "many fits, to find the best settings: sweep --config NAME --sweep sweep.yaml [--wandb]",
     ),
     "selftest": (
-        "lit_fm.selftest:selftest",
+        "selftest:selftest",
         "is a killed run that goes on the run it was? selftest resume --config NAME",
     ),
 }
@@ -156,7 +156,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def guarded(call: Any, *args: Any) -> None:
-    """Errors that lit_fm raises on purpose are for the user: one message. All others keep their traceback."""
+    """Errors that lit_fm raises on purpose are for the user: one message. Others keep their traceback."""
     quiet()
     try:
         call(*args)
@@ -196,7 +196,7 @@ def leave_if_a_tracker_hangs(error: BaseException | None) -> None:
 def run_command(verb: str, args: list[str]) -> None:
     """A verb that reads its options by itself."""
     module, name = COMMANDS[verb][0].split(":")
-    getattr(import_module(module), name)(args)
+    getattr(import_module(f"lit_fm.{module}"), name)(args)
 
 
 def run_function(verb: str, args: list[str], known: tuple[str, str]) -> None:
@@ -210,7 +210,7 @@ def run_function(verb: str, args: list[str], known: tuple[str, str]) -> None:
             fail(explain(message, self), code=2)
 
     module, name = known[0].split(":")
-    function = getattr(import_module(module), name)
+    function = getattr(import_module(f"lit_fm.{module}"), name)
     parser = Parser(prog=f"lit_fm {verb}", description=known[1], allow_abbrev=False)
     parser.add_function_arguments(function, fail_untyped=False)
     function(**parser.instantiate_classes(parser.parse_args(_named(args, function))).as_dict())

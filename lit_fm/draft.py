@@ -44,7 +44,7 @@ def text(name: str, config: dict[str, Any], made: dict[str, Any], summary: dict[
     model, data = config["model"], config["data"]
     settings = model["init_args"]
     objective, backbone = model["class_path"].rpartition(".")[2], _public(settings["backbone"])
-    adaptation = (settings.get("adaptation") or {"class_path": "lit_fm.Full"})["class_path"].rpartition(".")[2]
+    adaptation = (settings.get("adaptation") or {"class_path": "Full"})["class_path"].rpartition(".")[2]
     start = "random weights" if settings.get("from_scratch") else f"the weights of {backbone}"
     steps, learnt = summary.get("optimizer_steps", 0), summary.get("learnable_parameters")
     head = _head(objective, backbone, adaptation, settings, made, learnt)
@@ -60,7 +60,7 @@ def text(name: str, config: dict[str, Any], made: dict[str, Any], summary: dict[
         "## Training Details\n\n" + "\n".join([
             f"- Data: {_source(data)}.", *splits,
             f"- From {start}, {steps:,} optimizer steps, seed {config.get('seed_everything')}.",
-            f"- Again: `python -m lit_fm fit --config config.yaml`, with the run's own. Versions: {versions}.",
+            f"- Again: `python -m lit_fm fit --config config.yaml`, the run's own. Versions: {versions}.",
         ]),
         "## Evaluation\n\n| what | value |\n|---|---|\n" + "\n".join(measures),
     ]  # fmt: skip

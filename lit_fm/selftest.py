@@ -80,7 +80,8 @@ def resume(arguments: list[str], steps: int, at: int) -> None:
     with tempfile.TemporaryDirectory(prefix="lit_fm-selftest-") as folder:
         traces = []
         for name, kill in (("straight", None), ("killed", at)):
-            command = [sys.executable, "-m", "lit_fm", "fit", *arguments, *settings, "--run.root", f"{folder}/{name}"]
+            command = [sys.executable, "-m", "lit_fm", "fit", *arguments, *settings]
+            command += ["--run.root", f"{folder}/{name}"]
             if kill is not None:
                 _trained(command, {_KILL: str(kill)}, killed=True)
             _trained(command, {}, killed=False)

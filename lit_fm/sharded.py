@@ -45,9 +45,7 @@ class Sharded(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         if isinstance(self.checkpoint_io, AsyncCheckpointIO):
-            raise ValueError(
-                "run.save_in_background: ranks write their shards together: leave it out with lit_fm.Sharded."
-            )
+            raise ValueError("run.save_in_background: ranks write their shards together: leave it out with Sharded.")
         self.group(self.num_nodes * self.num_processes)
         super().setup_environment()
 
@@ -73,14 +71,14 @@ class Sharded(ModelParallelStrategy):
         """
         kind = type(adaptation).__name__
         if adaptation.unshardable:
-            raise ValueError(f"lit_fm.Sharded: {kind}: {adaptation.unshardable}: use strategy ddp.")
+            raise ValueError(f"Sharded: {kind}: {adaptation.unshardable}: use strategy ddp.")
         if self.tensor_parallel > 1 and not adaptation.splits:
             raise ValueError(
-                f"lit_fm.Sharded: tensor_parallel knows how Full, Selective and plain LoRA are parted within a matrix, not "
+                f"Sharded: tensor_parallel knows how Full, Selective and plain LoRA are parted within a matrix, not "
                 f"this {kind}: leave it at 1."
             )
         if self.cpu_offload and self.root_device.type == "cpu":
-            raise ValueError("lit_fm.Sharded: cpu_offload: the weights are in the host's memory already: leave it out.")
+            raise ValueError("Sharded: cpu_offload: the weights are in the host's memory already: leave it out.")
 
     def shard(self, network: Any, precision: str) -> None:
         """Part a network in place, each of its blocks apart from the others."""
@@ -193,12 +191,10 @@ def check_optimizer(optimizer: Any) -> None:
     """
     fused = any(group.get("fused") for group in optimizer.param_groups)
     if fused and not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        raise ValueError(
-            f"lit_fm.Sharded: {type(optimizer).__name__} is not fused over parts: model.optimizer.fused false."
-        )
+        raise ValueError(f"Sharded: {type(optimizer).__name__} is not fused over parts: model.optimizer.fused false.")
     if type(optimizer).__module__.startswith("bitsandbytes"):
         raise ValueError(
-            f"lit_fm.Sharded: {type(optimizer).__name__} keeps its state in blocks that do not part: use "
+            f"Sharded: {type(optimizer).__name__} keeps its state in blocks that do not part: use "
             "torch.optim.AdamW; its state is in parts already."
         )
 

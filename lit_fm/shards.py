@@ -68,8 +68,8 @@ def read_index(folder: Path) -> Metadata:
         plain = all(isinstance(entry, TensorStorageMetadata) for entry in index.state_dict_metadata.values())
     except Exception as error:  # whatever a damaged or hostile pickle leads to
         raise ValueError(
-            f"checkpoint {folder} is not read: its {INDEX} holds more than tensors' places ({error}). Use one that lit_fm "
-            "wrote."
+            f"checkpoint {folder} is not read: its {INDEX} holds more than tensors' places ({error}). Use one "
+            "that lit_fm wrote."
         ) from error
     if not plain or any(Path(file).name != file for file in files):
         raise ValueError(f"checkpoint {folder} is not read: its {INDEX} points at more than tensors in this folder.")

@@ -20,13 +20,13 @@ def split(network: Any, mesh: Any) -> list[nn.Parameter]:
     config, kind, ranks = base.config, type(base).__name__, mesh.size()
     plan = getattr(config, "base_model_tp_plan", None)
     if not plan:
-        raise ValueError(f"lit_fm.Sharded: tensor_parallel: transformers has no plan for {kind}: leave it at 1.")
+        raise ValueError(f"Sharded: tensor_parallel: transformers has no plan for {kind}: leave it at 1.")
     for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         if (count := getattr(config, name, None) or ranks) % ranks:
-            raise ValueError(f"lit_fm.Sharded: tensor_parallel {ranks} does not divide {name} {count} of {kind}.")
+            raise ValueError(f"Sharded: tensor_parallel {ranks} does not divide {name} {count} of {kind}.")
     if any(getattr(config, name, 0) for name in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")):
         raise ValueError(
-            f"lit_fm.Sharded: tensor_parallel: {kind} drops out attention, alike on the heads of all ranks: set "
+            f"Sharded: tensor_parallel: {kind} drops out attention, alike on the heads of all ranks: set "
             "its attention dropout to 0 in config.json."
         )
     partial: list[nn.Parameter] = []
@@ -40,7 +40,7 @@ def split(network: Any, mesh: Any) -> list[nn.Parameter]:
             elif how in ("colwise", "rowwise"):
                 styles |= _styles(name, module, how)
             else:
-                raise ValueError(f"lit_fm.Sharded: tensor_parallel: {kind} asks for {how!r}, which is not known here.")
+                raise ValueError(f"Sharded: tensor_parallel: {kind} asks for {how!r}, which is not known here.")
     parallelize_module(base.base_model, mesh, styles)
     return partial
 

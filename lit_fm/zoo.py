@@ -60,10 +60,13 @@ def no_weights(name: str) -> str:
             if has_tokenizer(Path(resolve(name)))
             else f"the backbone {name!r} has no tokenizer ({resolve(name)}): put tokenizer.json beside it."
         )
-    twin = f"`python -m lit_fm twin {name} --out FOLDER` makes a small one with a tokenizer, for model.from_scratch"
+    twin = f"`python -m lit_fm twin {name} --out FOLDER` makes a small one with a tokenizer"
     hub = read_card(known[name]).hub
     where = f"use its Hugging Face id, --model.backbone {hub}; or" if hub else "none were published;"
-    return f"the zoo entry {name!r} is an architecture, without weights and tokenizer: {where} {twin}."
+    return (
+        f"the zoo entry {name!r} is an architecture, without weights and tokenizer: {where} {twin}, "
+        "for model.from_scratch."
+    )
 
 
 def unknown(name: str) -> str:

@@ -16,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several of them share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", COLUMNS="160")
 ROOT = Path(__file__).parents[1]
+GUIDE = next(path for path in (ROOT / "GUIDE.md", ROOT / "README.md") if path.exists())
+"""README; where a project was made of the template, which has a README of its own, the template's."""
 ROWS = [{"prompt": f"say {i}", "completion": f'{i}, "quoted"\nand broken'} for i in range(30)]
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "lit_fm"
 FILES = {
-    ".".join(("lit_fm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 # The lower levels know nothing of the higher ones.
@@ -74,10 +74,14 @@ LEVELS = [
     [
         "lit_fm.evaluate",
         "lit_fm.tokens",
-        *(
-            f"lit_fm.data.{name}"
-            for name in ("base", "batches", "task", "instruct", "mixture", "corpus", "show", "report")
-        ),
+        "lit_fm.data.base",
+        "lit_fm.data.batches",
+        "lit_fm.data.task",
+        "lit_fm.data.instruct",
+        "lit_fm.data.mixture",
+        "lit_fm.data.corpus",
+        "lit_fm.data.show",
+        "lit_fm.data.report",
     ],
     ["lit_fm.objectives", "lit_fm.position", "lit_fm.keep"],
     ["lit_fm.run", "lit_fm.results"],
@@ -118,7 +122,9 @@ def imports(module):
         for n in ast.walk(b)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lit_fm") and id(node) not in skipped:
+        if not isinstance(node, ast.ImportFrom) or id(node) in skipped:
+            continue
+        if (node.module or "").startswith("lit_fm"):
             for name in node.names:
                 inner = f"{node.module}.{name.name}"
                 yield inner if inner in FILES else node.module

@@ -93,7 +93,10 @@ def test_a_wrong_option_is_one_short_message_with_the_nearest_right_name(lit, in
 
 WRONG_FILES = [
     ("model: {init_args: {adaptation: {init_args: {rnak: 3}}}}", "model.adaptation.rnak: there is no such setting"),
-    ("model: {class_path: lit_fm.CausalML}", "model: there is no class 'lit_fm.CausalML': did you mean 'CausalLM'?"),
+    (
+        "model: {class_path: lit_fm.CausalML}",
+        "model: there is no class 'lit_fm.CausalML': did you mean 'CausalLM'?",
+    ),
     ("model: {class_path: no_such_module.Thing}", "there is no class 'no_such_module.Thing'"),
     ("trainer: {max_stepps: 4}", "trainer.max_stepps: there is no such setting: did you mean 'trainer.max_steps'?"),
     ("trainerr: {max_steps: 4}", "trainerr.max_steps: there is no such setting: did you mean 'trainer.max_steps'?"),

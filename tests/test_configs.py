@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 import yaml
-from conftest import QUICK, ROOT, command, llama_config
+from conftest import GUIDE, QUICK, ROOT, command, llama_config
 
 CONFIGS = ROOT / "configs"
 WHOLE = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "data" in yaml.safe_load(path.read_text())]
@@ -92,8 +92,9 @@ def test_every_config_opens_with_the_command_that_uses_it(path):
 
 
 def readme_commands():
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("python -m lit_fm")]
+    blocks = re.findall(r"```\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python -m lit_fm")]
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,8 @@ def test_the_verb_writes_a_table_and_a_picture_and_overwrites_nothing(lit, make_
     assert all(path.read_bytes() == content for path, content in first.items())
     assert (folder / "update-2.csv").read_bytes() == (folder / "update.csv").read_bytes()
 
-    assert lit("fit", *small, "--model.adaptation", "lit_fm.Full", "--model.optimizer.lr", "1e-3").code == 0
+    in_full = ("--model.adaptation", "lit_fm.Full", "--model.optimizer.lr", "1e-3")
+    assert lit("fit", *small, *in_full).code == 0
     refused = lit("diagnose", "--run", "runs/lora/002")
     assert refused.code == 1
     assert refused.err.strip().endswith(

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from conftest import ROOT, command
+from conftest import GUIDE, command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -309,7 +309,7 @@ def test_the_commands_of_readme_run(lit, in_tmp, line):
 
 
 def test_the_table_of_readme_is_what_the_laws_say():
-    section = (ROOT / "README.md").read_text().split("## Know the cost")[1].split("\n## ")[0]
+    section = GUIDE.read_text().split("## Know the cost")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if ": " in line and line.startswith("| ")]
     assert len(rows) == 4
     for name, days, devices, *cells in rows:

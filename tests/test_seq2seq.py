@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from lit_fm import Denoising, SpanCorruption
 from lit_fm.backbone import decoder_start, load_tokenizer
 from lit_fm.data.tokens import IGNORED
-from lit_fm.objectives.noise import infilled, middle_last, noise_spans, sentences_moved, span_counts, to_sentinels
+from lit_fm.objectives.noise import (
+    infilled,
+    middle_last,
+    noise_spans,
+    sentences_moved,
+    span_counts,
+    to_sentinels,
+)
 
 SENTINELS = list(range(1000, 1100))
 TEXTS = {

@@ -28,9 +28,11 @@ def test_the_bare_loop_has_the_loss_that_lit_fm_has(script, tmp_path, work):
     size = made.Size(hidden=64, layers=1, length=256, examples=32, steps=3, batch=8, blocks=2)
     folder = made.prepare(tmp_path, work, size, None)
     settings = yaml.safe_load((folder / "fit.yaml").read_text())
-    objective = getattr(lit_fm, settings["model"]["class_path"].removeprefix("lit_fm."))(str(folder / "model"))
+    names = [settings[of]["class_path"].removeprefix("lit_fm.") for of in ("model", "data")]
+    model, data = (getattr(lit_fm, name) for name in names)
+    objective = model(str(folder / "model"))
     objective.configure_model()
-    data = getattr(lit_fm, settings["data"]["class_path"].removeprefix("lit_fm."))(**settings["data"]["init_args"])
+    data = data(**settings["data"]["init_args"])
     data.attach(objective)
     data.setup("fit")
     plan = data.plan()

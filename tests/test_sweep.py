@@ -58,8 +58,8 @@ def test_a_sweep_ends_with_trials_in_order_a_picture_and_a_config_that_runs(lit,
         assert used["adaptation"]["init_args"]["rank"] == int(one[RANK])
         assert used["optimizer"]["init_args"]["lr"] == float(one[RATE])
     assert (in_tmp / "sweeps/lora/sweep.png").stat().st_size > 10_000
-    again = (in_tmp / "sweeps/lora/best.yaml").read_text().splitlines()[0].removeprefix("# python -m lit_fm ")
-    assert lit(*shlex.split(again)).code == 0
+    head = (in_tmp / "sweeps/lora/best.yaml").read_text().splitlines()[0]
+    assert lit(*shlex.split(head.removeprefix("# python -m lit_fm "))).code == 0
     assert json.loads((in_tmp / "runs/lora/001/summary.json").read_text())["val_loss"] == values[0]
     more = lit(*command, "--trials=3")  # one more, and nothing anew
     assert more.code == 0, more.err
@@ -96,8 +96,9 @@ def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_go_on(lit, in
 
 def sweeping(folder, arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "lit_fm", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "lit_fm", *arguments], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -163,8 +164,8 @@ def test_w_and_b_gets_a_config_whose_commands_are_understood(lit, in_tmp, space)
         ({"over": {RATE: {"min": 0, "max": 1, "log": True}}}, [], "a min above 0"),
         ({"over": {RATE: {"min": 0.1}}}, [], "give {values: [...]} or {min: ..., max: ..., log: true}"),
         ({"over": {RATE: {"values": []}}}, [], "give a list of"),
-        ({"over": {"model.adaptation": {"values": ["lit_fm.LoRA"]}, "model.adaptation.rank": {"values": [2]}}}, [],
-         "is a part of"),
+        ({"over": {"model.adaptation": {"values": ["lit_fm.LoRA"]},
+                   "model.adaptation.rank": {"values": [2]}}}, [], "is a part of"),
         ({"over": {"run.root": {"values": ["x"]}}}, [], "what the sweep itself sets"),
         ({"over": {3: {"values": ["x"]}}}, [], "give settings by key"),
         ({"metric": "exact_macth"}, [], "did you mean 'exact_match'?"),

@@ -63,7 +63,8 @@ def test_rows_say_their_task_and_others_are_dropped_and_counted(lit, in_tmp):
         {"prompt": "one", "completion": "two"},
     ]
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
-    settings = json.dumps({"class_path": "lit_fm.SoftPrompt", "init_args": {"tokens": 4, "tasks": list(NAMES)}})
+    arguments = {"tokens": 4, "tasks": list(NAMES)}
+    settings = json.dumps({"class_path": "lit_fm.SoftPrompt", "init_args": arguments})
     more = ("--run.tracker", "none", "--score.examples", "4", "--data.batch_size", "8", "--trainer.max_steps", "3")
     test = (("--data.test", "test.jsonl"), ("--data.validation", "test.jsonl"))
     (in_tmp / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(3)))

@@ -94,9 +94,8 @@ def test_an_incomplete_card_is_told_what_it_lacks(tmp_path):
 
 
 def test_the_zoo_s_page_is_what_the_cards_say(lit):
-    assert (ROOT / "zoo" / "README.md").read_text() == page(CARDS.values()), (
-        "python -m lit_fm zoo readme > zoo/README.md"
-    )
+    shown = (ROOT / "zoo" / "README.md").read_text()
+    assert shown == page(CARDS.values()), "python -m lit_fm zoo readme > zoo/README.md"
     assert lit("zoo", "readme").out == page(CARDS.values())
 
 
@@ -227,14 +226,16 @@ def test_a_wrong_word_to_the_zoo_is_one_clear_error(lit, args, message):
 
 @pytest.mark.parametrize("load", [load_tokenizer, lambda name: load_network(name, transformers.AutoModelForMaskedLM)])
 def test_an_entry_without_weights_names_where_its_weights_are(load):
-    with pytest.raises(ValueError, match=r"--model\.backbone google-bert/bert-base-uncased; or `python -m lit_fm twin"):
+    hint = r"--model\.backbone google-bert/bert-base-uncased; or `python -m lit_fm twin"
+    with pytest.raises(ValueError, match=hint):
         load("bert-base")
 
 
 def test_an_entry_whose_weights_are_nowhere_says_so(lit):
     done = lit("fit", "--config", "lora.yaml", "--model.backbone", "gopher-280b", "--run.tracker", "none")
     assert done.code == 1
-    assert "without weights and tokenizer: none were published; `python -m lit_fm twin gopher-280b" in done.err
+    told = "without weights and tokenizer: none were published; `python -m lit_fm twin gopher-280b"
+    assert told in done.err
 
 
 @pytest.mark.parametrize("name", BARE)

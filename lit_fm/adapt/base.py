@@ -75,7 +75,8 @@ class Adaptation(ABC):
             )
         if from_scratch and self.exports_as != "model":
             raise ValueError(
-                f"model.from_scratch: {kind} keeps only what it learns, the random backbone would be lost: use lit_fm.Full."
+                f"model.from_scratch: {kind} keeps only what it learns, and the random backbone would be lost: "
+                "use lit_fm.Full."
             )
 
     def task_of(self, example: dict) -> int | None:

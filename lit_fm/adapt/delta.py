@@ -17,8 +17,8 @@ def save_delta(adaptation: Adaptation, network: Any, folder: Path, base: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     learns = {n: p.detach().cpu().contiguous() for n, p in network.named_parameters() if p.requires_grad}
     save_file(learns, folder / WEIGHTS, {"format": "pt"})
-    about: dict[str, Any] = {"lit_fm_adaptation": type(adaptation).__name__, "settings": adaptation.settings}
-    about |= {"task_type": adaptation.task_type, "new": list(adaptation.new)}
+    about: dict[str, Any] = {"lit_fm_adaptation": type(adaptation).__name__}
+    about |= {"settings": adaptation.settings, "task_type": adaptation.task_type, "new": list(adaptation.new)}
     about |= {"new_tokens": list(adaptation.new_tokens)}
     (folder / CONFIG).write_text(json.dumps({**about, "base_model_name_or_path": base}, indent=2) + "\n")
 

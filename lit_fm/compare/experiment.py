@@ -177,7 +177,8 @@ def _mixed(settings: dict[str, Any], base: list[str]) -> dict[str, Any]:
     task = {key: value for key, value in data["init_args"].items() if key in of_task}
     rest = {key: value for key, value in data["init_args"].items() if key not in of_task}
     mixture = {"tasks": {TARGET: task, **held_out}, **rest}
-    return {**settings, "data": {"class_path": "lit_fm.Mixture", "init_args": mixture}, "score.tasks": [TARGET]}
+    mixed = {"class_path": "lit_fm.Mixture", "init_args": mixture}
+    return {**settings, "data": mixed, "score.tasks": [TARGET]}
 
 
 def keep_fit(path: Path, fit: dict[str, Any]) -> None:

@@ -91,11 +91,12 @@ def provenance(run: Record) -> dict[str, str]:
     git, machine = made.get("git") or {}, made.get("hardware") or {}
     code = f"{git['commit']}{', with changes' if git.get('dirty') else ''}" if git.get("commit") else "not under git"
     data = {split: about.get("content", "") for split, about in (made.get("data") or {}).items()}
+    version = made.get("lit_fm")
     told = {
         "folder": str(run.folder),
         "command": made.get("command", ""),
         "started": made.get("started", ""),
-        "code": f"lit_fm {made['lit_fm']}, {code}" if "lit_fm" in made else "",
+        "code": f"lit_fm {version}, {code}" if version else "",
         "packages": ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items() if version),
         "data": ", ".join(f"{split} {print_}" for split, print_ in data.items()),
         "machine": ", ".join(f"{key} {_plain(value)}" for key, value in machine.items()),

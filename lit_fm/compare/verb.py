@@ -13,7 +13,7 @@ USAGE = (
     "NAME], and options of fit"
 )
 REPORT = (
-    "lit_fm.compare.report:compare",
+    "compare.report:compare",
     f"Compare runs that ended, on one page: compare RUN RUN --out DIR. Or run an experiment first: {USAGE}.",
 )
 

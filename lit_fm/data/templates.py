@@ -224,7 +224,7 @@ def pair_segments(example: dict[str, Any]) -> Segments:
     """
     if "completion" not in example:
         raise ValueError(
-            f"a row has the fields {sorted(example)} and no answer to write: use lit_fm.TokenClassification (tag.yaml) for "
-            "words with tags, or a data.template."
+            f"a row has the fields {sorted(example)} and no answer to write: use lit_fm.TokenClassification "
+            "(tag.yaml) for words with tags, or a data.template."
         )
     return [(prompt_text(example["prompt"]), False), (example["completion"], True)]

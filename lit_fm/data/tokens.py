@@ -36,7 +36,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def encoding_fingerprint(objective: Any) -> str:
-    """A hash of all that turns examples into tokens: the tokenizer, lit_fm's code, and that of the objective's classes."""
+    """A hash of what turns examples into tokens: the tokenizer, lit_fm's code, the objective's classes."""
     tokenizer = objective.tokenizer
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     package = Path(__file__).parents[1]

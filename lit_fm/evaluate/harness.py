@@ -1,4 +1,4 @@
-"""EleutherAI's lm-evaluation-harness (Gao et al. 2024) on a network that lit_fm loaded: an optional extra."""
+"""EleutherAI's lm-evaluation-harness (Gao et al. 2024) on a network of lit_fm: an optional extra."""
 
 import logging
 from importlib.util import find_spec
@@ -34,7 +34,7 @@ def ask(
         ValueError: the extra is not installed, a task is not known, or its data cannot be had.
     """
     if not find_spec("lm_eval"):
-        raise ValueError("--tasks needs lm-evaluation-harness, which is not installed: pip install 'lit-fm[harness]'.")
+        raise ValueError("--tasks: lm-evaluation-harness not installed: pip install 'lit-fm[harness]'.")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM

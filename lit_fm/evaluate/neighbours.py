@@ -174,7 +174,7 @@ def _read(run: Path) -> list[dict[str, Any]]:
         adaptation = config["model"]["init_args"].get("adaptation") or {"class_path": "lit_fm.Full"}
         raise ValueError(
             f"{run} has no {FILE}: its adaptation is {adaptation['class_path'].rpartition('.')[2]}, expected a SoftPrompt, "
-            "whose vectors are noted from the start of training: fit with --model.adaptation lit_fm.SoftPrompt."
+            "whose vectors are noted from the start: fit with --model.adaptation lit_fm.SoftPrompt."
         )
     try:
         return [json.loads(line) for line in lines]

@@ -40,6 +40,6 @@ class Denoising(Seq2Seq):
 
     def spoil(self, ids: np.ndarray, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.tokenizer.mask_token_id is None:
-            raise ValueError(f"the tokenizer of {self.backbone} has no mask token: use lit_fm.SpanCorruption.")
+            raise ValueError(f"{self.backbone} has no mask token: use lit_fm.SpanCorruption.")
         moved = sentences_moved(ids, self._full_stops[ids], rng) if self.permute else ids
         return infilled(moved, self.rate, self.mean_span, self.tokenizer.mask_token_id, rng), ids

@@ -42,8 +42,8 @@ class SpanCorruption(Seq2Seq):
         found = [known[name] for name in takewhile(known.__contains__, (f"<extra_id_{i}>" for i in count()))]
         if not found:
             raise ValueError(
-                f"the tokenizer of {self.backbone} has no <extra_id_0>: spans need sentinels. Use lit_fm.Denoising, which "
-                "needs a mask token only."
+                f"the tokenizer of {self.backbone} has no <extra_id_0>: spans need sentinels. "
+                "Use lit_fm.Denoising, which needs a mask token only."
             )
         return found
 

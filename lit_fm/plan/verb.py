@@ -23,10 +23,14 @@ UTILISATION = 0.4
 _CHECKPOINTED = {"model.init_args.activation_checkpointing": True}
 _EIGHT_BITS = {"model.init_args.optimizer": {"class_path": "bitsandbytes.optim.AdamW8bit", "init_args": {"lr": 1e-4}}}
 _FOUR_BITS = {
-    "model.init_args.adaptation": {"class_path": "lit_fm.LoRA", "init_args": {"rank": 16, "alpha": 32, "bits": 4}},
+    "model.init_args.adaptation": {
+        "class_path": "lit_fm.LoRA",
+        "init_args": {"rank": 16, "alpha": 32, "bits": 4},
+    },
     "model.init_args.dtype": "bfloat16",
 }
 _HALF = {"trainer.precision": "bf16-mixed"}
+_SHARDED = {"trainer.strategy": {"class_path": "lit_fm.Sharded"}}
 MOST_RANKS = 1024
 CHANGES: tuple[tuple[str, dict[str, Any], bool, bool], ...] = (
     ("smaller micro-batches, and more of them in a step", {}, False, True),
@@ -38,7 +42,7 @@ CHANGES: tuple[tuple[str, dict[str, Any], bool, bool], ...] = (
     *(
         (
             "weights, gradients and optimizer state in parts, over {:,} devices (FSDP2)",
-            {**_CHECKPOINTED, **_HALF, "trainer.strategy": {"class_path": "lit_fm.Sharded"}, "trainer.devices": 2**k},
+            {**_CHECKPOINTED, **_HALF, **_SHARDED, "trainer.devices": 2**k},
             True,
             True,
         )

@@ -47,7 +47,8 @@ class Adapters:
         base = _about(self.folders[first]).get("base_model_name_or_path", "")
         for name, folder in self.folders.items():
             about = _about(folder)
-            if kind := about.get("lit_fm_adaptation") or (about["peft_type"] if about.get("num_tasks") else None):
+            of_tasks = about["peft_type"] if about.get("num_tasks") else None
+            if kind := about.get("lit_fm_adaptation") or of_tasks:
                 raise ValueError(
                     f"{folders[name]} is a {kind}, which peft cannot switch: give adapters such as LoRA's."
                 )

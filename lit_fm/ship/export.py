@@ -120,9 +120,10 @@ def write_card(run: Path, folder: Path, merge: dict[str, Any] | None = None) -> 
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
     written = {key: f"{value:,}" if isinstance(value, int) else f"{value:.6g}" for key, value in numbers.items()}
     measures = [f"| {key} | {value} |" for key, value in written.items()]
+    maker = f"lit_fm {made.get('lit_fm', '')}"
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {run.parent.name} on {backbone}",
-        f"{model['class_path'].rpartition('.')[2]} with {head['tags'][1]}, by lit_fm {made.get('lit_fm', '')}.",
+        f"{model['class_path'].rpartition('.')[2]} with {head['tags'][1]}, by {maker}.",
         "## Data\n\n| split | examples | fingerprint |\n|---|---|---|\n" + "\n".join(data),
         "## Measured\n\n| what | value |\n|---|---|\n" + "\n".join(measures),
         f"## Settings\n\n```yaml\n{yaml.safe_dump({'adaptation': adapted}, sort_keys=False)}```",

@@ -62,7 +62,8 @@ def report(trials: list[Trial], space: Space, folder: Path, arguments: list[str]
     if best.value is None:
         raise ValueError(f"all {len(order)} trials failed; what they said is in {folder / 'trials'}.")
     draw(order, space, folder / "sweep.png")
-    command = shlex.join(["python", "-m", "lit_fm", "fit", *arguments, "--config", str(folder / "best.yaml")])
+    options = [*arguments, "--config", str(folder / "best.yaml")]
+    command = shlex.join(["python", "-m", "lit_fm", "fit", *options])
     lines = [*command.split("\n"), f"Trial {best.number} of {len(order)}: {space.metric} {best.value:.6g}."]
     head = "".join(f"# {line}\n" for line in lines)
     base = yaml.safe_load((folder / "base.yaml").read_text(encoding="utf-8"))

@@ -151,6 +151,7 @@ def for_wandb(space: Space, arguments: list[str], project: str) -> dict[str, Any
         kind = {"log_uniform_values": "q_log_uniform_values", "uniform": "int_uniform"}[kind] if one.whole else kind
         parameters[key] = {"distribution": kind, "min": one.low, "max": one.high}
         parameters[key] |= {"q": 1} if kind.startswith("q_") else {}
+    options = [*arguments, "--run.tracker=wandb", "${args}"]
     return {
         "program": "lit_fm",
         "project": project,
@@ -158,5 +159,5 @@ def for_wandb(space: Space, arguments: list[str], project: str) -> dict[str, Any
         "metric": {"name": space.metric, "goal": {"min": "minimize", "max": "maximize"}[space.goal]},
         "parameters": parameters,
         "run_cap": space.trials,
-        "command": ["${env}", "python", "-m", "lit_fm", "fit", *arguments, "--run.tracker=wandb", "${args}"],
+        "command": ["${env}", "python", "-m", "lit_fm", "fit", *options],
     }
