@@ -91,9 +91,15 @@ def test_every_config_opens_with_the_command_that_uses_it(path):
     assert path.relative_to(CONFIGS).as_posix() in first
 
 
+def commands_of(page, *starts):
+    """The lines of a page's blocks that begin so."""
+    blocks = re.findall(r"^```(\S*).*?\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for kind, block in blocks if kind in ("", "bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(starts)]
+
+
 def readme_commands():
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("python -m lit_fm")]
+    return commands_of(ROOT / "README.md", "python -m lit_fm")
 
 
 @pytest.mark.parametrize(
