@@ -87,7 +87,7 @@ def test_every_overlay_of_the_trainer_is_tried_or_of_gpus():
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_opens_with_the_command_that_uses_it(path):
     first = path.read_text().splitlines()[0]
-    assert first.startswith("# python -m lit_fm ")
+    assert first.startswith(("# python -m lit_fm ", "# kubectl apply -f configs/cluster/"))
     assert path.relative_to(CONFIGS).as_posix() in first
 
 

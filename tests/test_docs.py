@@ -132,6 +132,12 @@ def test_links_lead_to_pages_and_named_files_are_there(page):
         assert (ROOT / "configs" / name).is_file() or (ROOT / name).is_file() or name in own, name
 
 
+def test_readme_s_links_lead_to_files():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()) if "://" not in link]
+    assert len(links) > 10
+    assert not [link for link in links if not (ROOT / link).is_file()]
+
+
 def test_every_page_has_its_place_and_is_short():
     class Loader(yaml.SafeLoader):
         """Plain YAML."""
