@@ -86,6 +86,7 @@ LEVELS = [
     [
         "lit_fm.cli",
         "lit_fm.arguments",
+        "lit_fm.completion",
         "lit_fm.trainer_cli",
         "lit_fm.look",
         "lit_fm.profile",
