@@ -20,7 +20,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
 )
 
-RATE, LORA = 3e-4, {"rank": 16, "alpha": 32}  # as in work.py, which imports lit_fm
+RATE, LORA, MICRO = 3e-4, {"rank": 16, "alpha": 32}, 4  # as in work.py, which imports lit_fm
 
 NETWORKS = {"llama": AutoModelForCausalLM, "bert": AutoModelForMaskedLM, "t5": AutoModelForSeq2SeqLM}
 
@@ -76,7 +76,7 @@ def adapt(network):
 
 
 def loss_of(network, rows, kind, alone):
-    """The mean loss of a batch, of its labelled positions only."""
+    """The sum of the losses of some rows, of their labelled positions only."""
     if kind == "llama":
         ids, labels = [row[0][:-1] for row in rows], [row[1][1:] for row in rows]
         more = {}
@@ -101,7 +101,7 @@ def loss_of(network, rows, kind, alone):
             ).last_hidden_state
             head = network.lm_head
     learnt = labels != -100
-    return F.cross_entropy(head(states[learnt]), labels[learnt])
+    return F.cross_entropy(head(states[learnt]), labels[learnt], reduction="sum")
 
 
 def main():
@@ -118,11 +118,16 @@ def main():
     optimizer = torch.optim.AdamW(learns, lr=RATE, weight_decay=0.0, fused=True)
     batches, tokens, losses = torch.load(folder / "batches.pt"), [], []
     for batch in batches:
-        loss = loss_of(network, batch["rows"], kind, alone)
+        rows, loss = batch["rows"], 0.0
+        size = MICRO if alone else len(rows)
+        targets = sum(int((labels[kind == "llama" :] != -100).sum()) for _, labels in rows)
         optimizer.zero_grad()
-        loss.backward()
+        for start in range(0, len(rows), size):
+            part = loss_of(network, rows[start : start + size], kind, alone) / targets
+            part.backward()
+            loss += part.item()
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss)
         tokens.append(sum(len(ids) + len(labels) * (kind == "t5") for ids, labels in batch["rows"]))
     tell(tokens, losses)
 

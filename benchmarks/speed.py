@@ -226,7 +226,7 @@ def main() -> None:
             missing |= set(lacking)
         overhead(measured("tiny", asked, home, peers)[0])
         if missing:
-            print(f"Left out, since there is no environment of it: {', '.join(sorted(missing))}.")
+            print(f"Left out, since there is no environment of it: {'; '.join(sorted(missing))}.")
 
 
 if __name__ == "__main__":

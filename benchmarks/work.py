@@ -40,7 +40,7 @@ class Size:
     Args:
         examples: of the instruction data, one epoch of which is trained on.
         steps: of the works on running text.
-        batch: examples in a step of the former; of the latter it has `blocks`.
+        batch: examples in a step of the former, `micro` at a time; of the latter it has `blocks`.
     """
 
     hidden: int = 512
@@ -49,6 +49,7 @@ class Size:
     examples: int = 80
     steps: int = 5
     batch: int = 16
+    micro: int = 4
     blocks: int = 4
 
 
@@ -148,11 +149,12 @@ def _settings(work: str, size: Size, folder: Path) -> dict:
         model["adaptation"] = {"class_path": "lit_fm.LoRA", "init_args": LORA}
         more = {"source": str(folder / "rows.jsonl"), "max_length": size.length, "validation_share": 0.0}
         data = {"class_path": "lit_fm.InstructionData", "init_args": more}
-        more |= {"packing": "padding-free", "batch_size": size.batch}
+        more |= {"packing": "padding-free", "batch_size": size.micro}
     else:
         more = {"source": str(folder / "text.jsonl"), "block_size": size.length, "batch_size": size.blocks}
         data = {"class_path": "lit_fm.TextCorpus", "init_args": {**more, "held_out": 1}}
-    ends = {"max_epochs": 1} if work == "lora" else {"max_epochs": -1, "max_steps": size.steps}
+    windows = {"max_epochs": 1, "accumulate_grad_batches": size.batch // size.micro}
+    ends = windows if work == "lora" else {"max_epochs": -1, "max_steps": size.steps}
     return {
         "model": {"class_path": f"lit_fm.{objective}", "init_args": model},
         "data": data,
@@ -172,7 +174,9 @@ def _batches(settings: dict) -> list[dict]:
     data.attach(objective)
     data.setup("fit")
     made, steps = [], settings["trainer"].get("max_steps")
-    for deal in data.plan():
+    plan = data.plan()
+    plan.window = window = settings["trainer"].get("accumulate_grad_batches", 1)
+    for number, deal in enumerate(plan):
         if steps and len(made) == steps:
             break
         items = [data.items["train"][number] for number in deal.numbers]
@@ -184,7 +188,11 @@ def _batches(settings: dict) -> list[dict]:
             labels = torch.full((shape.numel(),), -100)
             labels[batch["rows"]] = batch["targets"]
             rows = list(zip(batch["input_ids"], labels.view(shape), strict=True))
-        made.append({"tokens": batch["tokens"], "rows": rows})
+        if number % window:  # of the step that the one before is of
+            made[-1]["tokens"] += batch["tokens"]
+            made[-1]["rows"] += rows
+        else:
+            made.append({"tokens": batch["tokens"], "rows": rows})
     if len(made) < (steps or LEAST):
         raise ValueError(
             f"the data is enough for {len(made)} steps of {steps or LEAST}: give more examples, shorter ones, or a larger "

@@ -1,6 +1,7 @@
 """Names on the command line, of configs and of runs, as the options that they stand for."""
 
 from pathlib import Path
+from typing import Any
 
 from lit_fm import SHARE
 from lit_fm.nearest import did_you_mean
@@ -45,6 +46,20 @@ def find_config(name: str) -> Path:
             return path
     known = [path.relative_to(configs).as_posix() for path in configs.rglob("*.yaml")]
     raise FileNotFoundError(f"no config {name!r}, neither as a path nor in configs/: {did_you_mean(name, known)}")
+
+
+def read_yaml(path: Path) -> Any:
+    """What a config holds.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _run_arguments(folder: Path, verb: str) -> list[str]:

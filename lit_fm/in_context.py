@@ -62,7 +62,8 @@ class Asking(CLI):
         data.attach(objective)
         chosen = choose_examples(data, objective, score.examples, score.longest)
         if not chosen.examples:
-            raise ValueError(f"there is no question to ask: {type(objective).__name__} can answer no test example.")
+            why = chosen.why_none(objective, score.longest) if score.examples else "score.examples is 0: raise it"
+            raise ValueError(f"there is no question to ask: {why}.")
         shots = Shots(_solved(objective, data) if numbers != [0] else [], selection)
         most = max(map(shots.most, chosen.examples))
         if numbers[-1] > most:
@@ -88,6 +89,7 @@ class Answers:
 
     Raises:
         FileNotFoundError: it must go on, and there is none.
+        ValueError: it would go on with other data.
     """
 
     def __init__(self, run: Run, config: str, trainer: Any) -> None:
@@ -102,13 +104,15 @@ class Answers:
             write_text(run.folder / "config.yaml", config)
         self.folder = old[0] if old else run.folder
         self._lock = resume.Lock(self.folder)
+        trainer.datamodule.report = _contents(trainer.datamodule)
         if not old:
-            trainer.datamodule.report = _contents(trainer.datamodule)
             write_json(self.folder / "run.json", provenance(trainer))
+        elif json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data"] != trainer.datamodule.report:
+            raise ValueError(f"{self.folder}: the data is not what it was: put it back, or set run.resume never.")
         self.rows: list[dict[str, Any]] = _read(self.folder).get("rows", [])
         self.done = {(row["shots"], row["seed"]) for row in self.rows}
         scored = self.folder / "scored.jsonl"
-        lines = map(json.loads, scored.read_text(encoding="utf-8").splitlines() if scored.is_file() else ())
+        lines = map(json.loads, _lines(scored))
         self.scored = [line for line in lines if (line["shots"], line["seed"]) in self.done]
         said = f"Going on with {self.folder}, which is unfinished. run.resume never starts anew." if old else ""
         console.print(said or f"Run folder: {self.folder}")
@@ -202,6 +206,11 @@ def _contents(data: Instructions) -> dict[str, Any]:
         for name, task in data.tasks.items()
         if task.has(split)
     }
+
+
+def _lines(path: Path) -> list[str]:
+    """Of JSON: an answer may hold other line ends than these."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
 
 
 def _read(folder: Path) -> dict[str, Any]:

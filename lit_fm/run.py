@@ -180,7 +180,7 @@ class Run(L.Callback):
     # Fit.
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        pl_module.check()  # before the first score
+        pl_module.check_once()  # before the first score
         pl_module.guard = self.guard
         if trainer.is_global_zero:
             write_json(free(self.folder / "run.json"), provenance(trainer))

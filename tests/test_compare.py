@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from comparisons import TUNED, examples, write_all, write_fit, write_prompting
-from conftest import QUICK
+from conftest import QUICK, causal_configs
 
 from lit_fm.compare import table
+from lit_fm.compare.curves import by_shots
 from lit_fm.compare.methods import compared
-from lit_fm.compare.runs import read
+from lit_fm.compare.runs import read, slug
 from lit_fm.compare.sketch import spread
 from lit_fm.compare.verdict import judge
 
@@ -47,6 +49,14 @@ def test_seeds_are_told_by_the_end_of_a_runs_name_and_labels_by_what_is_given(tm
     b = write_fit(tmp_path, "full", 1, 0.6, 1000, 10)
     records = read([str(a), f"everything={b}"])
     assert [(record.method, record.seed) for record in records] == [("lora", 3), ("everything", 1)]
+
+
+def test_an_experiments_runs_on_several_backbones_are_of_one_method(tmp_path):
+    backbones = [f"runs/{name}/001/model" for name in ("small", "large")]
+    runs = [write_fit(tmp_path, f"lora-{slug(b)}-seed0", 0, 0.5, 1000, 10, backbone=b) for b in backbones]
+    methods = found(*runs).methods
+    assert {m.name for m in methods} == {"lora"}  # one line in the picture of quality against size
+    assert {m.label for m in methods} == {"lora on small/001/model", "lora on large/001/model"}
 
 
 def test_runs_of_one_name_with_other_settings_are_called_by_these(tmp_path):
@@ -88,6 +98,43 @@ def test_prompting_that_had_no_room_or_chose_its_examples_otherwise_is_told_apar
 
 
 # What is refused
+
+
+def test_prompting_with_other_settings_is_another_method_and_one_without_room_for_all_shots_says_so(tmp_path):
+    for name, length in (("a", 128), ("b", 512)):
+        folder = write_prompting(tmp_path / name, {0: 0.1, 4: 0.5}, seeds=1)
+        data = {"class_path": "lit_fm.InstructionData", "init_args": {"max_length": length}}
+        (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "shots": "0,4"}))
+        told = json.loads((folder / "icl.json").read_text())
+        told["rows"][1] |= {"questions": 200, "fewer_shots": 50 if length == 128 else 0}
+        (folder / "icl.json").write_text(json.dumps(told))
+    comparison = found(tmp_path)
+    assert {m.label for m in comparison.methods} == {
+        f"{shots}-shot (max_length {length})" for shots in ("zero", "4") for length in (128, 512)
+    }
+    assert comparison.notes == ["4-shot (max_length 128): 25% of the questions had room for fewer examples."]
+
+
+def test_prompting_under_two_labels_is_two_curves_each_from_its_own_zero(tmp_path):
+    one, other = (write_prompting(tmp_path / n, {0: 0.1, 1: s, 4: 0.6}, seeds=1) for n, s in (("a", 0.2), ("b", 0.4)))
+    svg = by_shots(found(f"one={one}", f"other={other}"))
+    assert "prompting one<" in svg
+    assert "prompting other<" in svg
+    assert svg.count("one, zero-shot: ") == svg.count("other, zero-shot: ") == 1
+
+
+def test_what_is_not_read_is_said_to_be_left_out(lit, in_tmp):
+    fits(in_tmp / "runs", lora=0.5, full=0.9)
+    folder = write_prompting(in_tmp / "runs", {0: 0.1, 8: 0.3}, seeds=1)
+    about = json.loads((folder / "icl.json").read_text())
+    about["rows"][1].pop("exact_match")
+    (folder / "icl.json").write_text(json.dumps(about))
+    (in_tmp / "runs/lora/002").mkdir()
+    (in_tmp / "runs/lora/002/run.json").write_text("{}")
+    told = " ".join(lit("compare", "runs", "--latency", "false").out.split())
+    assert "1 runs that have not ended are left out, such as runs/lora/002." in told
+    assert "8-shot is left out: no question had room for so many examples (see runs/icl/001)." in told
+    assert "there is nothing to compare" in lit("compare", "--runs", "[]").err
 
 
 def test_what_is_no_run_or_did_not_end_is_said(lit, tmp_path):
@@ -183,6 +230,20 @@ def test_no_method_beats_the_backbone_as_it_was(tmp_path):
     assert verdict.sentence.startswith("No method beats the backbone as it was (49.0")
 
 
+def test_a_best_method_that_beats_the_backbone_as_it_was_is_not_said_not_to(tmp_path):
+    rows = examples(100)
+    right = {"lora": set(range(62)), "ia3": {*range(8, 53), *range(62, 70)}}
+    for name, learnt in (("lora", 70_000), ("ia3", 2_816)):
+        folder = write_fit(tmp_path, name, 0, 0.5, learnt, 9, exact_match_before=0.5)
+        lines = [{**row, "prediction": row["answer"] if i in right[name] else ""} for i, row in enumerate(rows)]
+        (folder / "scored.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "exact_match": len(right[name]) / 100}))
+    comparison = found(tmp_path)
+    assert comparison.best.low > 0.5
+    assert judge(comparison).chosen.label == "ia3"
+
+
 def test_no_method_solves_anything(tmp_path):
     assert judge(found(*fits(tmp_path, a=0, b=0))).sentence.startswith("No method solves any of the 200")
 
@@ -266,3 +327,18 @@ def test_latency_is_measured_once_and_kept(lit, in_tmp):
     assert "stays in front of the text" in made["prompt"]["why"]
     assert made["full"]["merged"] == made["full"]["unmerged"]
     assert measure_latency(in_tmp / "runs/lora/001") == made["lora"]
+
+
+@pytest.mark.parametrize("prompt", ["Say\u2028it: ", "word " * 900])
+def test_latency_is_measured_with_prompts_that_have_strange_line_ends_or_are_longer_than_the_context(
+    lit, in_tmp, make_backbone, prompt
+):
+    from lit_fm.compare.latency import measure_latency
+
+    rows = [{"prompt": f"{prompt}{i}", "completion": "yes"} for i in range(20)]
+    (in_tmp / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fit = ("--data.max_length", "64", "--data.batch_size", "2", "--trainer.max_steps", "1", "--score.examples", "2")
+    backbone = make_backbone("gpt2", causal_configs()["gpt2"])  # whose positions are learnt: there are no more
+    own = ("--data.source", "own.jsonl", "--model.backbone", backbone)
+    assert lit("fit", "--config", "full.yaml", *own, *fit).code == 0
+    assert measure_latency(in_tmp / "runs/full/001", 1, 4, 1)["unmerged"] > 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_likelihood import objective, seq2seq
 
-from lit_fm import SoftPrompt
+from lit_fm import Prefix, SoftPrompt
 from lit_fm.data import smallworld
 from lit_fm.data.templates import prompt_text
 from lit_fm.evaluate.likelihood import choose
@@ -22,6 +22,17 @@ doc_to_choice: "{{{{choices}}}}"
 doc_to_target: label
 target_delimiter: "\\n"
 metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+metadata: {{version: 1}}
+"""
+
+WHOLE = """task: whole
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{prompt}}}}"
+metric_list: [{{metric: word_perplexity}}]
 metadata: {{version: 1}}
 """
 
@@ -54,11 +65,12 @@ def of_line_break(made, prompt):
     return logits.log_softmax(-1)[after[-1]].item()
 
 
-@pytest.mark.parametrize("kind", ["tiny-clm", "prompt"])
+@pytest.mark.parametrize("kind", ["tiny-clm", "prompt", "prefix"])
 def test_likelihoods_of_choices_are_those_of_the_harness(harness, mood, kind):
     from lit_fm.evaluate.harness import ask
 
-    made = objective("tiny-clm", SoftPrompt(tokens=5) if kind == "prompt" else None)
+    adaptations = {"prompt": SoftPrompt(tokens=5), "prefix": Prefix(tokens=5)}
+    made = objective("tiny-clm", adaptations.get(kind))
     made.network.eval()
     found = ask(made.network, made.tokenizer, ["mood"], "tasks", batch_size=4)
     samples = sorted(found["samples"]["mood"], key=lambda one: one["doc_id"])
@@ -70,6 +82,28 @@ def test_likelihoods_of_choices_are_those_of_the_harness(harness, mood, kind):
     right = sum(row["choices"][choice.best] == row["completion"] for row, choice in zip(mood, ours, strict=True))
     if kind == "tiny-clm":  # the line break is the same for all choices
         assert found["results"]["mood"]["acc,none"] == pytest.approx(right / len(mood))
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_the_harness_asks_for_whole_texts_behind_virtual_tokens(harness, in_tmp, monkeypatch, kind):
+    from lit_fm.evaluate.harness import ask
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(in_tmp / "hf"))
+    texts = ["The staff was friendly and the room was clean.", "Good"]
+    (in_tmp / "rows.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    (in_tmp / "whole.yaml").write_text(WHOLE.format(rows=in_tmp / "rows.jsonl"))
+    made = objective("tiny-clm", SoftPrompt(tokens=5) if kind == "prompt" else Prefix(tokens=5))
+    made.network.eval()
+    found = ask(made.network, made.tokenizer, ["whole"], str(in_tmp))
+    samples = sorted(found["samples"]["whole"], key=lambda one: one["doc_id"])
+    for text, sample in zip(texts, samples, strict=True):
+        ids = made.tokenizer(text)["input_ids"]  # the harness puts one token more in front
+        read = torch.tensor([[made.tokenizer.bos_token_id, *ids[:-1]]])
+        with torch.no_grad():
+            logits = made.network(input_ids=read, attention_mask=torch.ones_like(read)).logits[0, -len(ids) :]
+        assert sample["resps"][0][0] == pytest.approx(
+            logits.log_softmax(-1)[range(len(ids)), ids].sum().item(), abs=1e-4
+        )
 
 
 def test_an_encoder_decoder_s_likelihoods_are_those_of_the_harness(harness, make_backbone, mood):
@@ -156,6 +190,9 @@ def test_text_is_measured_as_test_measures_it(lit, in_tmp):
         (["tiny-clm", "--text", "none.txt"], "no file or folder 'none.txt'"),
         (["tiny-clm", "--text", "a.txt", "--block_size", "513"], "takes 512 tokens: lower it"),
         (["tiny-clm", "--text", "a.txt", "--limit", "0"], "--limit is 0"),
+        (["tiny-clm", "--tasks", ","], "nothing to evaluate on"),
+        (["tiny-clm", "--tasks", "mood", "--shots", "-1"], "--shots is -1, expected at least 0"),
+        (["tiny-clm", "--tasks", "mood", "--task_path", "none"], "--task_path: there is no folder 'none'"),
     ],
 )
 def test_a_wrong_use_is_one_clear_error(lit, in_tmp, args, message):

@@ -17,7 +17,7 @@ from test_icl import REAL
 
 from lit_fm.arguments import find_config
 from lit_fm.compare.cells import take_device
-from lit_fm.compare.experiment import _cells, _keep, read_experiment
+from lit_fm.compare.experiment import keep_fit, read_experiment
 from lit_fm.compare.verb import asked
 from lit_fm.parsed import Parsed
 
@@ -67,6 +67,11 @@ def ended(out):
         ({"methods": None}, "expected `fit:`, settings of all runs, and `methods:`"),
         ({"shots": [-1]}, "expected numbers, such as shots"),
         ({"seeds": 0}, "expected numbers, such as shots"),
+        ({"shots": 4}, "expected numbers, such as shots"),
+        ({"backbones": "gpt2"}, "backbones 'gpt2': expected a list"),
+        ({"methods": {"lora": {}, "LoRA+": {}}}, "is the second 'lora', by which its folder is called"),
+        ({"methods": {"\u65b9\u6cd5": {}}}, "needs a letter of a-z or a digit"),
+        ({"methods": {"lora": "adapt/lora.yaml"}}, "lora is 'adapt/lora.yaml': expected options of fit"),
     ],
 )
 def test_a_config_that_says_something_else_is_refused(tmp_path, changes, message):
@@ -108,18 +113,29 @@ def test_what_cannot_be_is_one_message_before_any_run(lit, in_tmp, options, mess
     assert not (in_tmp / "out" / "experiment.json").exists()  # the right command may use the folder
 
 
-def test_settings_of_all_runs_that_changed_do_not_go_into_the_folder_of_those_before(tmp_path):
-    out, cells = (
-        tmp_path / "out",
-        lambda **fit: _cells(read_experiment(written(tmp_path, fit=fit)), [], tmp_path / "out"),
-    )
-    out.mkdir()
-    methods = [cell.name for cell in cells(**SMALL["fit"])]
-    assert cells(**SMALL["fit"], ckpt_path=None)  # nothing was run yet
-    _keep(out / "experiment.json", cells(**SMALL["fit"]))
-    assert [cell.name for cell in cells(**SMALL["fit"])] == methods
-    with pytest.raises(ValueError, match=r"other settings under fit .*: give another folder by --out"):
-        cells(**SMALL["fit"], ckpt_path=None)
+def test_settings_of_fit_that_changed_since_a_run_began_are_refused_and_kept(in_tmp):
+    def run(**trainer):
+        fit = {**SMALL["fit"], "trainer": {"max_steps": 3, **trainer}}
+        keep_fit(in_tmp / "fit.yaml", fit)
+
+    run(max_steps=5)
+    run()  # nothing has begun
+    written = (in_tmp / "fit.yaml").read_text()
+    (in_tmp / "runs/full-seed0/001").mkdir(parents=True)
+    (in_tmp / "runs/full-seed0/001/config.yaml").write_text("")
+    run()
+    with pytest.raises(
+        ValueError, match=r"other settings of fit \(trainer.max_steps 3 -> 4\): give another folder by --out"
+    ):
+        run(max_steps=4)
+    assert (in_tmp / "fit.yaml").read_text() == written
+
+
+def test_nothing_to_run_and_yaml_that_is_none_are_one_clear_error(lit, in_tmp):
+    empty = lit("compare", "--config", written(in_tmp, methods={}, shots=[]), "--out", "out")
+    assert (empty.code, empty.err) == (1, "error: there is nothing to run: name methods, or shots.\n")
+    (in_tmp / "small.yaml").write_text("fit: {a: [\nmethods: x")
+    assert "small.yaml is not valid YAML" in lit("compare", "--config", "small.yaml").err
 
 
 def test_where_no_run_ends_the_first_reason_is_told(lit, in_tmp):
@@ -132,6 +148,9 @@ def test_a_mixed_method_needs_tasks_that_are_held_out(lit, in_tmp):
     fit = {**SMALL["fit"], "forgetting": {}}
     done = lit("compare", "--config", written(in_tmp, fit=fit), "--out", "out")
     assert "give forgetting.tasks in fit" in done.err
+    taken = {**SMALL["fit"], "forgetting": {"tasks": {"target": {"source": "smallworld/name-question:100"}}}}
+    done = lit("compare", "--config", written(in_tmp, fit=taken), "--out", "other")
+    assert "mixed calls its own task 'target': rename that of forgetting.tasks" in done.err
 
 
 def test_runs_at_once_have_a_device_each(monkeypatch):

@@ -289,6 +289,10 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_ended_is_not_touched(lit, i
     second = folder.with_name("002")
     kept = json.loads((second / "icl.json").read_text())["rows"]
     assert len(kept) == 3
+    lines = (second / "scored.jsonl").read_text()
+    assert '"prediction": "' in lines
+    strange = lines.replace('"prediction": "', '"prediction": "\u2028', 1)  # which some take for the end of a line
+    (second / "scored.jsonl").write_text(strange)
     (second / "scored.jsonl").open("a").write('{"shots": 3, "seed": 0}\n')  # as a kill between two files leaves it
     monkeypatch.setattr(InContext, "measure", measure)
     done = lit(*args)
@@ -296,10 +300,31 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_ended_is_not_touched(lit, i
     now = json.loads((second / "icl.json").read_text())
     assert now["rows"][:3] == kept
     assert without_times(now) == without_times(json.loads(whole["icl.json"]))
-    assert (second / "scored.jsonl").read_bytes() == whole["scored.jsonl"]
+    assert (second / "scored.jsonl").read_text().replace("\u2028", "", 1).encode() == whole["scored.jsonl"]
     assert {name: (folder / name).read_bytes() for name in whole} == whole
     assert lit(*args, "--selection", "nearest", "--shots", "1", "--seeds", "1").code == 0
     assert sorted(path.name for path in folder.parent.iterdir()) == ["001", "002", "003"]
+
+
+def test_a_run_does_not_go_on_with_other_data(lit, in_tmp, monkeypatch):
+    def write(word):
+        rows = [{"prompt": f"What is {i}?", "completion": f"{word} {i % 3}"} for i in range(60)]
+        (in_tmp / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def killed(self, number, seed):
+        raise KeyboardInterrupt
+
+    write("yes")
+    args = ("icl", "--config", "lora.yaml", "--data.source", "own.jsonl", "--shots", "0", "--score.examples", "2")
+    with monkeypatch.context() as patched:
+        patched.setattr(InContext, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            lit(*args)
+    write("no")
+    assert "runs/lora-icl/001: the data is not what it was: put it back, or set run.resume never" in lit(*args).err
+    assert "Run folder: runs/lora-icl/002" in lit(*args, "--run.resume", "never").out
+    write("yes")
+    assert "Going on with runs/lora-icl/001" in lit(*args).out
 
 
 @pytest.mark.parametrize(
@@ -310,7 +335,11 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_ended_is_not_touched(lit, i
         (["--config", "lora.yaml", "--seeds", "0"], "--seeds is 0"),
         (["--config", "lora.yaml", "--selection", "best"], "selection"),
         (["--config", "lora.yaml", "--selection", "balanced"], "too many to take turns"),
-        (["--config", "lora.yaml", "--score.examples", "0"], "there is no question to ask"),
+        (["--config", "lora.yaml", "--score.examples", "0"], "there is no question to ask: score.examples is 0"),
+        (
+            ["--config", "lora.yaml", "--score.longest", "1"],
+            "right answers are longer than 1 tokens: raise score.longest",
+        ),
         (["--config", "lora.yaml", "--trainer.devices", "2"], "icl asks on one device"),
         (["--config", "lora.yaml", "--run.resume", "required"], "has no unfinished run of icl"),
         (["--config", "classify.yaml"], "answers by a head"),

@@ -221,7 +221,11 @@ def test_many_choices_are_only_tried_where_that_is_asked_for(llama):
 def test_what_chooses_anyway_has_the_choice_accuracy_of_its_answers(monkeypatch):
     made = MaskedLM("tiny-mlm")
     monkeypatch.setattr(made, "answers", lambda examples, longest: ["good"] * len(examples))
-    assert scored(made, EXAMPLES[:2], ["choice_accuracy"]) == {"choice_accuracy": 0.5}
+    score = Score()
+    assert scored(made, EXAMPLES[:2], ["choice_accuracy"], score) == {"choice_accuracy": 0.5}
+    assert [row["choice_accuracy"] for row in score.scored] == [row["answer"] == "good" for row in score.scored]
+    strange = {**EXAMPLES[0], "completion": "maybe"}  # as with a network that writes, no choice can be right
+    assert scored(made, [*EXAMPLES[:2], strange], ["choice_accuracy"]) == {"choice_accuracy": 0.5}
     with pytest.raises(ValueError, match="needs an objective that writes: use choice_accuracy"):
         scored(made, EXAMPLES[:2], ["choice_accuracy_normalised"])
 

@@ -237,6 +237,8 @@ def test_to_call_nothing_may_be_right_but_not_a_broken_call():
         ("$42.50", "42.5", True),
         ("a loss of -3", "#### -3", True),
         ("-$3", "-3", True),
+        ("\N{MINUS SIGN}3", "3", False),
+        ("\N{MINUS SIGN}3", "-3", True),
         ("between 2-5", "5", True),
         (".5", "0.5", True),
         ("0.05", "5", False),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, ROWS
 
+from lit_fm.sweep.report import Trial, report
 from lit_fm.sweep.space import Range, corners, labels, read
 
 RATE = "model.init_args.optimizer.init_args.lr"
@@ -165,6 +166,7 @@ def test_w_and_b_gets_a_config_whose_commands_are_understood(lit, in_tmp, space)
         ({"over": {"model.adaptation": {"values": ["lit_fm.LoRA"]}, "model.adaptation.rank": {"values": [2]}}}, [],
          "is a part of"),
         ({"over": {"run.root": {"values": ["x"]}}}, [], "what the sweep itself sets"),
+        ({"over": {3: {"values": ["x"]}}}, [], "give settings by key"),
         ({"metric": "exact_macth"}, [], "did you mean 'exact_match'?"),
         ({"goal": "lowest"}, [], "give min or max"),
         ({"goal": None}, [], "goal is lacking"),
@@ -186,6 +188,23 @@ def test_a_metric_that_no_trial_has_ends_the_sweep_and_says_what_there_is(lit, l
     done = lit(*space(metric="rougeL", goal="max"), *SMALL, "--model.backbone", llama)
     assert done.code == 1
     assert "'rougeL' is not in the summary.json of trial 0; it has train_loss, val_loss" in done.err
+
+
+def test_a_sweep_that_is_no_yaml_is_one_clear_error(in_tmp):
+    (in_tmp / "space.yaml").write_text("over: {a: [")
+    with pytest.raises(ValueError, match=r"space.yaml is not valid YAML: "):
+        read(in_tmp / "space.yaml")
+
+
+def test_the_best_config_can_be_read_whatever_the_command_was(in_tmp, space):
+    space()
+    (in_tmp / "base.yaml").write_text("{}")
+    trial = Trial(0, {RATE: 2e-3, RANK: 2}, 0.5)
+    report([trial], read(in_tmp / "space.yaml"), in_tmp, ["--data.template", "Q: {question}\nA: [answer"])
+    found = yaml.safe_load((in_tmp / "best.yaml").read_text())
+    assert found == {
+        "model": {"init_args": {"optimizer": {"init_args": {"lr": 2e-3}}, "adaptation": {"init_args": {"rank": 2}}}}
+    }
 
 
 def test_all_ends_and_values_are_tried_out_before_a_sweep():

@@ -1,5 +1,6 @@
 """The curves of a comparison: over examples in the prompt, over backbones, over steps; each SVG, or empty."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def by_shots(found: Comparison) -> str:
     zero = [m for m in found.methods if m.shots == 0]
     for m in found.methods:
         if m.shots:
-            lines[m.backbone, m.name.partition("-shot")[2].strip(", ")].append(m)
+            lines[m.backbone, _way(m)].append(m)
     if not lines:
         return ""
     learnt = [m for m in found.methods if m.shots is None]
@@ -46,7 +47,8 @@ def by_shots(found: Comparison) -> str:
     with Sketch(title, "shots", right=margin([m.label for m in learnt] + ["prompting"])) as sketch:
         names = []
         for i, ((backbone, way), methods) in enumerate(sorted(lines.items())):
-            curve = sorted([*(z for z in zero if z.backbone == backbone), *methods], key=lambda m: m.shots or 0)
+            own = [z for z in zero if z.backbone == backbone and way.startswith(_way(z))]
+            curve = sorted([*sorted(own, key=lambda z: len(_way(z)))[-1:], *methods], key=lambda m: m.shots or 0)
             xs, ys = [m.shots or 0 for m in curve], [m.mean for m in curve]
             color = SERIES[2 + i % 5]
             sketch.axes.fill_between(
@@ -69,6 +71,11 @@ def by_shots(found: Comparison) -> str:
         axis(sketch, found)
         sketch.beside(names)
     return sketch.svg
+
+
+def _way(method: Method) -> str:
+    """What a name says besides the number of shots: a label, how they were chosen, other settings."""
+    return re.sub(r"(zero|\d+)-shot(, )?", "", method.name).strip(", ")
 
 
 def by_scale(found: Comparison) -> str:

@@ -6,19 +6,20 @@ the same command, given again, ends with the same page.
 
 import inspect
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from lit_fm.arguments import read_yaml
 from lit_fm.compare.cells import Cell, run_cells
 from lit_fm.compare.report import compare
+from lit_fm.compare.runs import slug
 from lit_fm.data.task import Task
 from lit_fm.durable import write_json, write_text
 from lit_fm.nearest import did_you_mean
 from lit_fm.parsed import Parsed
-from lit_fm.resume import Lock
+from lit_fm.resume import Lock, changes
 from lit_fm.screen import console
 
 TARGET = "target"
@@ -49,7 +50,7 @@ class Experiment(NamedTuple):
         Raises:
             ValueError: there is no such method.
         """
-        names = [_slug(name) for name in names]
+        names = [slug(name) for name in names]
         if strange := [name for name in names if name not in self.methods]:
             raise ValueError(f"--methods: there is no {strange[0]!r}: {did_you_mean(strange[0], self.methods)}")
         return self._replace(methods={name: self.methods[name] for name in names})
@@ -61,18 +62,37 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ValueError: it says something that is not known, or lacks something.
     """
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    given = read_yaml(path)
     if not isinstance(given, dict) or not all(isinstance(given.get(key), dict) for key in ("fit", "methods")):
         raise ValueError(
             f"{path}: expected `fit:`, settings of all runs, and `methods:` by name; see compare.yaml in configs."
         )
     if strange := [key for key in given if key not in KEYS]:
         raise ValueError(f"{path}: there is no {strange[0]!r}: {did_you_mean(strange[0], KEYS)}")
-    shots, seeds = given.get("shots", []), given.get("seeds", 2)
-    if not all(isinstance(number, int) and number >= 0 for number in (*shots, seeds)) or seeds < 1:
+    shots, seeds, backbones = given.get("shots") or [], given.get("seeds", 2), given.get("backbones") or []
+    numbers = [*shots, seeds] if isinstance(shots, list) else [shots]
+    if not isinstance(shots, list) or not all(isinstance(n, int) and n >= 0 for n in numbers) or seeds < 1:
         raise ValueError(f"{path}: shots {shots} and seeds {seeds}: expected numbers, such as shots: [0, 4], seeds: 2.")
-    methods = {_slug(name): dict(options or {}) for name, options in given["methods"].items()}
-    return Experiment(given["fit"], methods, shots, seeds, list(given.get("backbones", [])))
+    if not isinstance(backbones, list):
+        raise ValueError(f"{path}: backbones {backbones!r}: expected a list, such as [tiny-clm, gpt2].")
+    return Experiment(given["fit"], _methods(path, given["methods"]), shots, seeds, list(map(str, backbones)))
+
+
+def _methods(path: Path, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Methods by the names of their folders.
+
+    Raises:
+        ValueError: two would share a folder, one has no name, or its options are none.
+    """
+    methods: dict[str, dict[str, Any]] = {}
+    for name, options in given.items():
+        if not isinstance(options or {}, dict):
+            raise ValueError(f"{path}: methods: {name} is {options!r}: expected options of fit by dotted name.")
+        if not slug(name) or slug(name) in methods:
+            why = "needs a letter of a-z or a digit" if not slug(name) else f"is the second {slug(name)!r}"
+            raise ValueError(f"{path}: methods: {name!r} {why}, by which its folder is called: rename it.")
+        methods[slug(name)] = dict(options or {})
+    return methods
 
 
 def run_experiment(asked: Experiment, options: list[str], out: Path, workers: int, metric: str | None = None) -> None:
@@ -89,7 +109,10 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
     """
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out)
+    keep_fit(out / "fit.yaml", asked.fit)
     cells = _cells(asked, options, out)
+    if not cells:
+        raise ValueError("there is nothing to run: name methods, or shots.")
     for cell in cells:
         if cell.name.endswith("-seed0"):  # each method is understood before the first of them starts
             Parsed(cell.args, cell.name)
@@ -106,23 +129,13 @@ def run_experiment(asked: Experiment, options: list[str], out: Path, workers: in
 
 
 def _cells(asked: Experiment, options: list[str], out: Path) -> list[Cell]:
-    """All runs, seed after seed, so that a table is whole as early as can be.
-
-    Raises:
-        ValueError: those of before had other settings.
-    """
-    fit, settings = out / "fit.yaml", yaml.safe_dump(asked.fit, sort_keys=False, allow_unicode=True)
-    if (out / "experiment.json").is_file() and fit.read_text(encoding="utf-8") != settings:
-        raise ValueError(
-            f"{out} holds an experiment with other settings under fit ({fit}): give another folder by --out."
-        )
-    write_text(fit, settings)
-    shared = ["--config", str(fit), *options]
+    """All runs, seed after seed, so that a table is whole as early as can be."""
+    shared = ["--config", str(out / "fit.yaml"), *options]
     ordered = str(asked.fit.get("data", {}).get("class_path")).endswith(("InstructionData", "Mixture"))
     cells = []
     for backbone in asked.backbones or [""]:
         base = [*shared, *(["--model.backbone", backbone] if backbone else [])]
-        end = f"-{_slug(backbone)}" if backbone else ""
+        end = f"-{slug(backbone)}" if backbone else ""
         if asked.shots:
             more = ["--shots", ",".join(map(str, asked.shots)), "--seeds", str(asked.seeds)]
             cells.append(_cell(f"prompting{end}", "icl", [*base, *more], out))
@@ -158,11 +171,28 @@ def _mixed(settings: dict[str, Any], base: list[str]) -> dict[str, Any]:
     data, held_out = found["data"], (found.get("forgetting") or {}).get("tasks")
     if not held_out or not str(data["class_path"]).endswith("InstructionData"):
         raise ValueError("methods: mixed needs InstructionData, and held-out tasks: give forgetting.tasks in fit.")
+    if TARGET in held_out:
+        raise ValueError(f"methods: mixed calls its own task {TARGET!r}: rename that of forgetting.tasks.")
     of_task = set(inspect.signature(Task).parameters)
     task = {key: value for key, value in data["init_args"].items() if key in of_task}
     rest = {key: value for key, value in data["init_args"].items() if key not in of_task}
     mixture = {"tasks": {TARGET: task, **held_out}, **rest}
     return {**settings, "data": {"class_path": "lit_fm.Mixture", "init_args": mixture}, "score.tasks": [TARGET]}
+
+
+def keep_fit(path: Path, fit: dict[str, Any]) -> None:
+    """Write down what all runs share.
+
+    Raises:
+        ValueError: it was another, and a run has begun with it.
+    """
+    text = yaml.safe_dump(fit, sort_keys=False, allow_unicode=True)
+    if path.is_file() and path.read_text(encoding="utf-8") != text and any(path.parent.glob("runs/*/*/config.yaml")):
+        told = "; ".join(map(str, changes(path.read_text(encoding="utf-8"), text))) or "how runs are carried out"
+        raise ValueError(
+            f"{path.parent} holds an experiment with other settings of fit ({told}): give another folder by --out."
+        )
+    write_text(path, text)
 
 
 def _keep(path: Path, cells: list[Cell]) -> None:
@@ -182,8 +212,3 @@ def _keep(path: Path, cells: list[Cell]) -> None:
                 f"{new or 'none'}): give another folder by --out."
             )
     write_json(path, {**known, **made})
-
-
-def _slug(name: str) -> str:
-    """As a name of a folder."""
-    return re.sub(r"[^a-z0-9.]+", "-", str(name).lower()).strip("-")

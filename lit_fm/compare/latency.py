@@ -21,6 +21,7 @@ from lit_fm.compare.runs import EXPORTS
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import prompt_text
 from lit_fm.durable import write_json
+from lit_fm.evaluate.generate import fitting
 from lit_fm.provenance import hardware
 from lit_fm.screen import console
 from lit_fm.ship.merge import check_mergeable
@@ -45,11 +46,12 @@ def measure_latency(run: Path, prompts: int = 8, new_tokens: int = 32, rounds: i
     about |= {"batch_size": 1, "hardware": hardware(), "unmerged": None, "merged": None}
     try:
         forms, about["why"] = _forms(run)
+        asked = _prompts(run, prompts, new_tokens, *next(iter(forms.values())))
     except ValueError as error:
-        forms, about["why"] = {}, str(error)
+        forms, about["why"], asked = {}, str(error), []
     if forms:
         console.print(f"Measuring how fast {run} writes ...", markup=False)
-        about |= _measured(forms, _prompts(run, prompts, *next(iter(forms.values()))), new_tokens, rounds)
+        about |= _measured(forms, asked, new_tokens, rounds)
         about["merged"] = about["unmerged"] if about["why"] == WHOLE else about["merged"]
     write_json(path, about)
     return about
@@ -93,13 +95,14 @@ def _adaptation(run: Path) -> Adaptation:
     return parser.instantiate(parser.parse_object({"adaptation": given})).adaptation if given else Full()
 
 
-def _prompts(run: Path, number: int, network: Any, tokenizer: Any) -> list[torch.Tensor]:
-    lines = (run / "scored.jsonl").read_text(encoding="utf-8").splitlines()[:number]
+def _prompts(run: Path, number: int, new_tokens: int, network: Any, tokenizer: Any) -> list[torch.Tensor]:
+    lines = (run / "scored.jsonl").read_text(encoding="utf-8").split("\n")[:number]
     encoder = SegmentEncoder(tokenizer)
     end = encoder.suffix if network.config.is_encoder_decoder else []
     device = next(network.parameters()).device
-    ids = [[*encoder.ids(prompt_text(json.loads(line)["prompt"])), *end] for line in lines]
-    return [torch.tensor([one], device=device) for one in ids]
+    ids = [[*encoder.ids(prompt_text(json.loads(line)["prompt"])), *end] for line in lines if line]
+    fit = fitting(ids, network, tokenizer.bos_token_id, new_tokens)
+    return [torch.tensor([one], device=device) for one in fit]
 
 
 def _measured(

@@ -71,11 +71,16 @@ def compared(records: Sequence[Record], metric: str | None = None) -> Comparison
     """Records grouped into methods, measured on the examples that all scored, and tested against the best.
 
     Raises:
-        ValueError: the runs share no metric, or not the test examples.
+        ValueError: the runs share no metric, or not the test examples, or there are none.
     """
+    if not records:
+        raise ValueError("there is nothing to compare: name runs, such as runs/lora/001.")
     notes: list[str] = []
     methods = _grouped(records, notes)
     runs = [run for method in methods for run in method.runs]
+    notes += [
+        f"{m.label}: {few:.0%} of the questions had room for fewer examples." for m in methods if (few := _fewer(m))
+    ]
     tables = [keyed(run) for run in runs]
     shared = _shared(runs, tables, notes)
     metric = _metric(runs, tables, metric, notes)
@@ -105,6 +110,12 @@ def cost(method: Method) -> tuple:
     return size, learnt, method.shots or 0, seconds, method.label
 
 
+def _fewer(method: Method) -> float:
+    """The share of questions that were asked with fewer shots than the method is called by."""
+    few, of = (method.number(name) for name in ("fewer_shots", "questions"))
+    return few / of if few and of else 0.0
+
+
 def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(settings, dict) and settings:
         for key, value in settings.items():
@@ -114,28 +125,43 @@ def _flat(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, settings
 
 
+def _settings(record: Record) -> dict[str, Any]:
+    """What makes another method of a run; of prompting, what is asked and how, since nothing learns."""
+    found = dict(_flat(record.config))
+    if record.shots is None:
+        return found
+    aside = ("data.init_args.batch_size", "data.init_args.workers")
+    return {key: value for key, value in found.items() if key.startswith(("data.", "score.")) and key not in aside}
+
+
 def _grouped(records: Sequence[Record], notes: list[str]) -> list[Method]:
     """Methods with their runs, in the order given. Runs of one name that were set differently are several methods."""
     groups: dict[tuple, list[Record]] = defaultdict(list)
-    settings = {id(record): dict(_flat(record.config)) if record.shots is None else {} for record in records}
+    settings = {id(record): _settings(record) for record in records}
     for record in records:
         groups[record.method, record.backbone, repr(sorted(settings[id(record)].items()))].append(record)
     named: dict[tuple[str, str], list[list[Record]]] = defaultdict(list)
     for (name, backbone, _), runs in groups.items():
         named[name, backbone].append(runs)
     methods = []
-    several = len({record.backbone for record in records}) > 1
+    short = _short({record.backbone for record in records})
     for (name, backbone), found in named.items():
         for runs in found:
             more = _differences([settings[id(r[0])] for r in found], settings[id(runs[0])]) if len(found) > 1 else ""
             full = f"{name} ({more or runs[0].folder.name})" if len(found) > 1 else name
-            label = f"{full} on {_short(backbone)}" if several else full
+            label = f"{full} on {short[backbone]}" if len(short) > 1 else full
             methods.append(Method(full, backbone, _one_a_seed(runs, label, notes), label))
     return methods
 
 
-def _short(backbone: str) -> str:
-    return backbone.rstrip("/").rpartition("/")[2]
+def _short(backbones: Iterable[str]) -> dict[str, str]:
+    """The ends of their paths: as much as it takes to tell them apart."""
+    every = {name: name.rstrip("/").split("/") for name in backbones}
+    for length in range(1, max(map(len, every.values())) + 1):
+        ends = {name: "/".join(parts[-length:]) for name, parts in every.items()}
+        if len(set(ends.values())) == len(ends):
+            return ends
+    return dict(zip(every, every, strict=True))
 
 
 def _differences(all_: list[dict[str, Any]], own: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from lit_fm.compare import table
 from lit_fm.compare.latency import measure_latency
 from lit_fm.compare.methods import Comparison, compared
 from lit_fm.compare.page import page
-from lit_fm.compare.runs import Record, read
+from lit_fm.compare.runs import Record, left_out, read
 from lit_fm.compare.verdict import judge
 from lit_fm.durable import keep_old, write_text
 from lit_fm.screen import console
@@ -47,6 +47,7 @@ def compare(
             measure_latency(folder)
         records = read(runs)
     found = compared(_sized(records), metric)
+    found.notes.extend(left_out(runs))
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     texts = {"index.html": page(found), "table.md": table.markdown(found), "table.csv": table.as_csv(found)}

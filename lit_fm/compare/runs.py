@@ -13,6 +13,8 @@ from lit_fm.evaluate.neighbours import FILE as NEIGHBOURS
 
 Rows = list[dict[str, Any]]
 EXPORTS = ("adapter", "model")
+ENDS = ("summary.json", "icl.json")
+"""What a run leaves that ended."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,26 @@ def folders_of(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: there is none.
     """
-    ends = ("summary.json", "icl.json")
-    if any((folder / name).is_file() for name in ends):
+    if any((folder / name).is_file() for name in ENDS):
         return [folder]
-    below = sorted({path.parent for name in ends for path in folder.glob(f"**/{name}")})
+    below = sorted({path.parent for name in ENDS for path in folder.glob(f"**/{name}")})
     if not below:
         said = "has not ended (it has no summary.json)" if (folder / "config.yaml").is_file() else "is no run"
         raise FileNotFoundError(f"{folder} {said}, and no run that ended is below it: name runs such as runs/lora/001.")
     return below
+
+
+def left_out(names: Sequence[str]) -> list[str]:
+    """What is below these folders and is not read, in words: runs that have not ended, shots without room."""
+    below = {p.parent for n in names for file in ("run.json", *ENDS) for p in _labelled(n)[1].glob(f"**/{file}")}
+    begun = sorted(folder for folder in below if not any((folder / name).is_file() for name in ENDS))
+    told = [f"{len(begun)} runs that have not ended are left out, such as {begun[0]}."] if begun else []
+    for folder in sorted(below):
+        about = _json(folder / "icl.json")
+        rows = [row for row in about.get("rows", ()) if not any(name in row for name in about["measured"])]
+        for shots in sorted({row["shots"] for row in rows}):
+            told.append(f"{shots}-shot is left out: no question had room for so many examples (see {folder}).")
+    return told
 
 
 def _json(path: Path) -> Any:
@@ -111,11 +125,21 @@ def _config(folder: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
+def slug(name: str) -> str:
+    """A backbone's name as a part of a run's."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def _backbone(config: dict[str, Any]) -> str:
+    return ((config.get("model") or {}).get("init_args") or {}).get("backbone", "")
+
+
 def _name(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
-    """Method and seed: a seed at the end of a run's name, or else the config's."""
+    """Method and seed: a seed at the end of a run's name, or else the config's. The backbone's name is none of it."""
     named = (config.get("run") or {}).get("name") or (folder.parent.name if folder.name.isdigit() else folder.name)
     known = re.fullmatch(r"(.+?)[-_]seed[-_]?(\d+)", named)
-    return (known[1], int(known[2])) if known else (named, int(config.get("seed_everything") or 0))
+    method, seed = (known[1], int(known[2])) if known else (named, int(config.get("seed_everything") or 0))
+    return method.removesuffix(f"-{slug(_backbone(config))}"), seed
 
 
 def _fit(folder: Path) -> Record:
@@ -131,7 +155,7 @@ def _fit(folder: Path) -> Record:
         numbers["bytes"] = sum(file.stat().st_size for file in exports[0].rglob("*.safetensors"))
     losses = {line["step"]: line["train/loss"] for line in _lines(folder / "metrics.jsonl") if "train/loss" in line}
     return Record(
-        folder, method, seed, ((config.get("model") or {}).get("init_args") or {}).get("backbone", ""),
+        folder, method, seed, _backbone(config),
         {name: summary[key] for name, key in keys.items()}, _scored(folder),
         before={name: summary[f"{key}_before"] for name, key in keys.items() if f"{key}_before" in summary},
         numbers=numbers, forgetting=summary.get("forgetting") or {}, losses=sorted(losses.items()),
@@ -153,7 +177,7 @@ def _prompting(folder: Path) -> list[Record]:
         own = [line for line in scored if (line["shots"], line["seed"]) == (shots, seed)]
         if not own:
             raise ValueError(f"{folder}/scored.jsonl holds no line of {method}, seed {seed}: run it again.")
-        costs = ("seconds", "peak_memory_bytes", "energy_joules", "latency")
+        costs = ("seconds", "peak_memory_bytes", "energy_joules", "latency", "questions", "fewer_shots")
         numbers = {name: row[name] for name in costs if row.get(name) is not None}
         found.append(
             Record(

@@ -52,7 +52,7 @@ def judge(found: Comparison) -> Verdict:
     before = max(
         (value for m in learnt for run in m.runs for value in [run.before.get(found.metric, 0.0)]), default=0.0
     )
-    if not any(m.shots is not None for m in found.methods) and chosen.low <= before:
+    if not any(m.shots is not None for m in found.methods) and found.best.low <= before:
         sentence = (
             f"No method beats the backbone as it was ({figure(found.metric, before)} before training) at this budget"
         )

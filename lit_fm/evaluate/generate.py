@@ -38,7 +38,7 @@ def continue_prompts(
     Raises:
         ValueError: the context has no room for an answer of that length.
     """
-    prompts = _fitting(prompts, network, tokenizer.bos_token_id, max_new_tokens)
+    prompts = fitting(prompts, network, tokenizer.bos_token_id, max_new_tokens)
     texts = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     was_training = network.training
@@ -68,7 +68,12 @@ def virtual_tokens(network: Any) -> int:
     return getattr(getattr(network, "active_peft_config", None), "num_virtual_tokens", 0)
 
 
-def _fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_tokens: int) -> list[list[int]]:
+def fitting(prompts: list[list[int]], network: Any, bos: int | None, max_new_tokens: int) -> list[list[int]]:
+    """Prompts, without the left of those that leave no room for the answer; this is said.
+
+    Raises:
+        ValueError: the context has no room for an answer of that length.
+    """
     room = (context_length(network.config) or sys.maxsize) - virtual_tokens(network)
     room -= 0 if network.config.is_encoder_decoder else max_new_tokens
     if room < 2:

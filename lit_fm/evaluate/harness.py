@@ -48,7 +48,7 @@ def ask(
     )  # fmt: skip
     if before and not network.config.is_encoder_decoder:  # it counts positions of the text alone
         call = made._model_call
-        made._model_call = lambda *args, **more: call(*args, **more)[:, before:]
+        made._model_call = lambda ids, *args, **more: call(ids, *args, **more)[:, -ids.shape[1] :]  # a prefix has none
     evaluator.get_git_commit_hash = lambda: None  # where there is no repository, git complains on the screen
     try:
         return evaluator.simple_evaluate(

@@ -38,6 +38,12 @@ class Chosen(NamedTuple):
     too_long: int
     """How many examples have an answer, and how many are left out for its length."""
 
+    def why_none(self, objective: Any, longest: int) -> str:
+        """What is wrong where nothing is chosen."""
+        if self.too_long:
+            return f"all {self.of} right answers are longer than {longest} tokens: raise score.longest"
+        return f"no test example has an answer that {type(objective).__name__} can give"
+
 
 def choose_examples(data: Any, objective: Any, number: int, longest: int, tasks: list[str] | None = None) -> Chosen:
     """At most so many of the test split, drawn by the data's seed, whose right answers have at most `longest` tokens.
@@ -165,6 +171,10 @@ def _judged(
         rows[i]["prediction"] = cut(text, until)
         if len(rows[i]["prediction"]) < len(text):
             rows[i]["cut"] = True
+    for row, example in zip(rows, examples, strict=True) if not objective.writes else ():  # its answer is its choice
+        if right_choices(example):
+            right = row["prediction"].strip() in {text.strip() for text in row["references"]}
+            row |= dict.fromkeys(asked[row["task"]].likelihood, right)
     return [{"prediction": "", **row, "answer": row["references"][0]} for row in rows]
 
 
@@ -178,10 +188,6 @@ def _found(objective: Any, rows: list[dict[str, Any]], asked: Asked) -> Found:
     """The measures of one task."""
     texts, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
     found = objective.measure(texts, references, asked.text)
-    if asked.likelihood and not objective.writes:  # what it answers is the choice that it finds the likeliest
-        return found | dict.fromkeys(
-            asked.likelihood, objective.measure(texts, references, ["exact_match"])["exact_match"]
-        )
     right = {name: [row[name] for row in rows if name in row] for name in asked.likelihood}
     return found | {name: sum(known) / max(1, len(known)) for name, known in right.items()}
 

@@ -101,7 +101,7 @@ def _tools(calls: list[tuple[str, str]]) -> list[str]:
 
 
 def _last_number(text: str) -> Decimal | None:
-    found = _NUMBER.findall(text)
+    found = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
     return Decimal(found[-1].replace(",", "").replace("$", "")) if found else None
 
 

@@ -44,7 +44,7 @@ class Score(L.Callback):
         self.of, self.too_long = chosen.of, chosen.too_long
         say = console.print if trainer.is_global_zero else lambda text: None
         if not chosen.examples:
-            say(f"Nothing is scored: no test example has an answer that {type(objective).__name__} can give.")
+            say(f"Nothing is scored: {chosen.why_none(objective, self.longest)}.")
             return {}
         out = f", {self.too_long} left out: longer than {self.longest} tokens" if self.too_long else ""
         say(f"Scoring {len(chosen.examples)} of {self.of} test examples{out} ...")

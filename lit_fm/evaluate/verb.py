@@ -52,11 +52,10 @@ def evaluate(
         batch_size: documents, or blocks, at a time.
         out: the JSON file to write; `evaluate.json` in a run's folder, or by the model's name, where nothing is said.
     """
-    if not text and not tasks:
+    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    if not text and not names:
         raise ValueError("nothing to evaluate on: give --tasks NAME,NAME or --text FILE.")
-    for name, value in (("limit", limit), ("block_size", block_size), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}, expected at least 1: raise it.")
+    _check(task_path, limit=limit, shots=shots, block_size=block_size, batch_size=batch_size)
     network, tokenizer = load_adapted(model)
     if hasattr(getattr(network, "active_peft_config", None), "num_tasks"):
         raise ValueError(f"{model} has a soft prompt for each task, and a text is of none: ask it by `test --run`.")
@@ -65,8 +64,7 @@ def evaluate(
     if text:
         found["text"] = text_measures(network, tokenizer, text, block_size, batch_size)
         console.print(_by_file(found["text"], text[0]))
-    if tasks:
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if names:
         made = ask(network, tokenizer, names, task_path, limit, shots, batch_size)
         version = made.get("lm_eval_version")
         found |= {"lm_eval": version, "limit": limit, **{key: made[key] for key in KEPT if key in made}}
@@ -77,6 +75,15 @@ def evaluate(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, json.loads(json.dumps(found, default=str)))
     console.print(f"Written to {path}")
+
+
+def _check(task_path: str | None, **numbers: int | None) -> None:
+    for name, value in numbers.items():
+        least = 0 if name == "shots" else 1
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is {value}, expected at least {least}: raise it.")
+    if task_path and not Path(task_path).exists():
+        raise FileNotFoundError(f"--task_path: there is no folder {task_path!r}: check the path.")
 
 
 def text_measures(network: Any, tokenizer: Any, files: list[str], block_size: int, batch_size: int) -> dict[str, float]:

@@ -198,18 +198,10 @@ class Objective(Measuring, ABC):
     # Evaluate.
 
     def check(self) -> None:
-        """Try out what a setting asks of the network, before anything is learnt.
-
-        Raises:
-            ValueError: it cannot do it.
-        """
         if isinstance(self._data, ObjectiveData) and (length := self._data.bordered):
             if not self.document_tail():
                 raise ValueError("data.borders: the tokenizer has no token that ends a document: leave it off.")
             check_borders(self.network, self.backbone, self.reads_all, length)
-
-    def on_fit_start(self) -> None:
-        self.check()
 
     def predict_step(self, batch: list[dict], batch_idx: int) -> list[dict]:
         texts = self.answers(batch, self._data.max_new_tokens)

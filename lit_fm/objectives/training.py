@@ -40,6 +40,7 @@ class Training(L.LightningModule, ABC):
         self._noise = torch.initial_seed()
         self.wishes, self.guard, self._skips = Wishes(), Guard(), False
         self.asked = [0.0] * len(WISHES)
+        self._checked = False
 
     @property
     def sharded(self) -> Any:
@@ -62,6 +63,23 @@ class Training(L.LightningModule, ABC):
         return self
 
     # Step.
+
+    def check(self) -> None:
+        """Try out what a setting asks of the network, before anything is learnt.
+
+        Raises:
+            ValueError: it cannot do it.
+        """
+
+    def check_once(self) -> None:
+        """`check`, unless a callback did so since the fit began."""
+        if not self._checked:
+            self.check()
+        self._checked = True
+
+    def on_fit_start(self) -> None:
+        self.check_once()
+        self._checked = False
 
     def on_train_start(self) -> None:
         self.network.train()  # from_pretrained gives eval mode, which Lightning would keep: no dropout in the whole fit

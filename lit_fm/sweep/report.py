@@ -63,7 +63,8 @@ def report(trials: list[Trial], space: Space, folder: Path, arguments: list[str]
         raise ValueError(f"all {len(order)} trials failed; what they said is in {folder / 'trials'}.")
     draw(order, space, folder / "sweep.png")
     command = shlex.join(["python", "-m", "lit_fm", "fit", *arguments, "--config", str(folder / "best.yaml")])
-    head = f"# {command}\n# Trial {best.number} of {len(order)}: {space.metric} {best.value:.6g}.\n"
+    lines = [*command.split("\n"), f"Trial {best.number} of {len(order)}: {space.metric} {best.value:.6g}."]
+    head = "".join(f"# {line}\n" for line in lines)
     base = yaml.safe_load((folder / "base.yaml").read_text(encoding="utf-8"))
     write_text(folder / "best.yaml", head + yaml.safe_dump(as_config(best.settings, base), sort_keys=False))
     if space.on_test:

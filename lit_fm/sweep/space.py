@@ -5,8 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from lit_fm.arguments import read_yaml
 from lit_fm.evaluate.metrics import LIKELIHOOD, METRICS
 from lit_fm.nearest import did_you_mean
 from lit_fm.screen import SHARES
@@ -58,7 +57,7 @@ def read(path: Path) -> Space:
     Raises:
         ValueError: a setting that lacks, that is not known, or that makes no sense.
     """
-    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    said = read_yaml(path)
     if not isinstance(said, dict):
         raise ValueError(f"{path}: expected metric, goal and over, got {said!r}.")
     for name in said:
@@ -67,7 +66,7 @@ def read(path: Path) -> Space:
     for name in ("metric", "goal", "over"):
         if name not in said:
             raise ValueError(f"{path}: {name} is lacking: give metric: val_loss, goal: min, and over: {{{FORM}}}.")
-    if not isinstance(said["over"], dict) or not said["over"]:
+    if not isinstance(said["over"], dict) or not said["over"] or not all(isinstance(key, str) for key in said["over"]):
         raise ValueError(f"{path}: over is {said['over']!r}: give settings by key, such as {FORM}.")
     space = Space(**{**said, "over": {key: _range(f"{path}: over.{key}", one) for key, one in said["over"].items()}})
     for name, known in (("goal", ("min", "max")), ("method", ("optuna", "wandb"))):
