@@ -32,6 +32,7 @@ FUNCTIONS = {
         "fold what a run learnt into its backbone, and verify it: merge RUN --out DIR",
     ),
     "export": ("lit_fm.ship.export:export", "a run's adapter or model with a card, to publish: export RUN --out DIR"),
+    "push": ("lit_fm.ship.push:push", "what export or merge wrote, to the Hugging Face Hub: push DIR --to USER/NAME"),
     "adapters": ("lit_fm.ship.adapters:adapters", "what adapters cost on disk, beside whole models: adapters RUN RUN"),
     "switch": ("lit_fm.ship.adapters:switch", "answer requests over one backbone, each with the adapter that it names"),
     "combine": ("lit_fm.ship.adapters:combine", "one adapter out of several over one backbone: a sum, TIES, DARE"),

@@ -46,6 +46,8 @@ class Results(L.Callback):
                 if rows:
                     logger.log_rows("generations", ["prompt", "prediction", "answer"], rows)
                 logger.log_metrics({k: v for k, v in summary.items() if isinstance(v, float)}, trainer.global_step)
+                if pl_module.adaptation.exports_as == "adapter":  # a whole model may be large: it stays in the folder
+                    logger.log_folder(f"{self.run.folder.parent.name}-adapter", self.run.folder / "adapter")
         if self.forgetting.history:
             show(self.forgetting.history)
             draw(self.forgetting.history, self.run.folder / "forgetting.png")

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -135,6 +136,12 @@ class Guarded(Logger):
         """A table, where the tracker has tables."""
         self._call("log_table", key=key, columns=columns, data=rows)
 
+    @rank_zero_only
+    def log_folder(self, name: str, folder: Path) -> None:
+        """What a run exported, as a W&B artifact."""
+        if self.label == "wandb" and self.inner is not None:
+            self.errands.run(lambda: _log_artifact(self.inner.experiment, re.sub(r"[^\w.-]+", "-", name), folder))
+
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self._call("after_save_checkpoint", checkpoint_callback)
 
@@ -146,6 +153,14 @@ class Guarded(Logger):
         self._call("finalize", status, wait=True)
         if self.label == "wandb" and self.inner is not None:
             self.errands.run(lambda: _finish_wandb(status), wait=True)
+
+
+def _log_artifact(run: Any, name: str, folder: Path) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(name, type="model", description="What the run learnt, in peft's or transformers' format.")
+    artifact.add_dir(str(folder))
+    run.log_artifact(artifact)
 
 
 def _finish_wandb(status: str) -> None:

@@ -226,6 +226,7 @@ def test_wandb_is_the_default_and_goes_offline_by_itself(in_tmp):
     assert b"train/loss" in stored
     assert b"lit_fm.adapt.lora.LoRA" in stored or b"lit_fm.LoRA" in stored  # the resolved config
     assert list(runs[0].rglob("generations*.table.json"))
+    assert b"lora-adapter" in stored  # an artifact
 
 
 def test_the_same_command_twice_in_processes_of_their_own(in_tmp):

@@ -12,6 +12,16 @@ from lit_fm import zoo
 from lit_fm.adapt.delta import CONFIG
 from lit_fm.screen import console
 
+TASKS = {
+    "CausalLM": "text-generation",
+    "MaskedLM": "fill-mask",
+    "SpanCorruption": "text-generation",
+    "Denoising": "text-generation",
+    "SequenceClassification": "text-classification",
+    "TokenClassification": "token-classification",
+}
+"""What the Hub calls the task of an objective."""
+
 
 def export(run: str, out: str) -> None:
     """Write what a run learnt, in peft's (or transformers') own format, with a model card.
@@ -70,6 +80,20 @@ def licence(backbone: str) -> str:
     return str((found or {}).get("license", "other"))
 
 
+def _for_the_hub(run: Path, objective: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the Hub searches by: the task, the data set, and what was measured on it."""
+    data = (_config(run).get("data") or {}).get("init_args") or {}
+    task, source = TASKS.get(objective), str(data.get("source") or "a mixture")
+    found = [
+        {"type": name, "name": name, "value": summary[name]} for name in summary.get("measured", []) if name in summary
+    ]
+    if not task or not found:
+        return {"pipeline_tag": task} if task else {}
+    of = {"name": source, "type": source.split(":")[0], "split": "test"}
+    result = {"task": {"type": task}, "dataset": of, "metrics": found}
+    return {"pipeline_tag": task, "model-index": [{"name": run.parent.name, "results": [result]}]}
+
+
 def write_card(run: Path, folder: Path, merge: dict[str, Any] | None = None) -> None:
     """A `README.md` in the form of Hugging Face's model cards: base, data, measures, versions, licence.
 
@@ -87,6 +111,7 @@ def write_card(run: Path, folder: Path, merge: dict[str, Any] | None = None) -> 
         "library_name": library,
         "license": licence(backbone),
         "tags": ["lit_fm", adapted["class_path"].rpartition(".")[2]],
+        **_for_the_hub(run, model["class_path"].rpartition(".")[2], summary),
     }
     data = [
         f"| {split} | {about.get('examples', '')} | {about.get('content', '')} |"
