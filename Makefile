@@ -3,14 +3,16 @@ PYTHON ?= python3
 CONFIG ?= lora.yaml
 ARGS ?=
 BIN := .venv/bin
+# With uv and UV_TORCH_BACKEND=cpu, torch for CPUs alone: INSTALL="uv pip install --python .venv/bin/python"
+INSTALL ?= $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install fit compare test test-slow lint audit clean
+.PHONY: install fit compare test test-slow lint audit docs clean
 
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(INSTALL) -c constraints.txt -e ".[dev]"
 	touch $@
 
 fit: install
@@ -35,5 +37,10 @@ lint: install
 audit: install
 	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
+# The site, into build/site; any warning is an error.
+docs: install
+	$(INSTALL) -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build

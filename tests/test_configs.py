@@ -87,14 +87,19 @@ def test_every_overlay_of_the_trainer_is_tried_or_of_gpus():
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_opens_with_the_command_that_uses_it(path):
     first = path.read_text().splitlines()[0]
-    assert first.startswith("# python -m lit_fm ")
+    assert first.startswith(("# python -m lit_fm ", "# kubectl apply -f configs/cluster/"))
     assert path.relative_to(CONFIGS).as_posix() in first
 
 
+def commands_of(page, *starts):
+    """The lines of a page's blocks that begin so."""
+    blocks = re.findall(r"^```(\S*).*?\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for kind, block in blocks if kind in ("", "bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(starts)]
+
+
 def readme_commands():
-    blocks = re.findall(r"```\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python -m lit_fm")]
+    return commands_of(GUIDE, "python -m lit_fm")
 
 
 @pytest.mark.parametrize(

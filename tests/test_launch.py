@@ -47,6 +47,27 @@ def test_torchrun_starts_the_ranks_of_one_machine(tmp_path):
     assert json.loads((tmp_path / "runs/lora/001/run.json").read_text())["hardware"]["processes"] == 2
 
 
+@pytest.mark.slow
+def test_torchrun_hands_sigterm_on_and_its_ranks_save_and_go_on(tmp_path):
+    """As a Kubernetes pod is evicted: torchrun itself gets the signal, and ends with 1 whatever its ranks say."""
+    command = [*torchrun("--standalone", "--nproc_per_node", "2")[:-1], "4000", "--trainer.devices", "2"]
+    metrics, run = tmp_path / "runs/lora/001/metrics.jsonl", tmp_path / "runs/lora/001"
+    for again in (False, True):
+        seen = metrics.read_text().count("train/loss") if again else 0
+        job = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        until(lambda: metrics.exists() and metrics.read_text().count("train/loss") > seen + 2, [])  # noqa: B023
+        job.terminate()
+        said = job.communicate(timeout=60)[0]
+        assert job.returncode == 1
+        assert "by SIGTERM. The same command goes on from here." in said
+        checkpoint, damaged = newest_verified(run)
+        assert checkpoint
+        assert not damaged
+    assert "Going on with runs/lora/001, which is unfinished" in said
+
+
 @pytest.fixture
 def two_hosts():
     """Two network namespaces with a cable between them: what starts such a host, and its address."""

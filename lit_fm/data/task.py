@@ -1,6 +1,6 @@
 """A task: the rows of one source as examples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -78,9 +78,25 @@ class Task:
         self.seen: set[str] = set()
         """The kinds that were recognised."""
 
+    # What a subclass may say, to read from elsewhere.
+
+    def read(self, source: str, size: int | None = None) -> dict[str, Callable[[], Iterator[Row]]]:
+        """What gives the rows of each split of a source anew; all are `train` where it has no splits of its own.
+
+        Args:
+            size: how many rows to make, for a source that makes them.
+        """
+        return splits(source, size, self.seed, self.stray_quotes)
+
+    def fingerprint(self, source: str) -> Any:
+        """Tells whether a source has changed, as what JSON can hold."""
+        return fingerprint_of(source)
+
+    # What follows from it.
+
     def identity(self) -> list[Any]:
         """Tells its examples from those of others: what the files hold, and all that they are made with."""
-        files = [fingerprint_of(path) for path in (self.source, *self.files.values()) if path]
+        files = [self.fingerprint(source) for source in (self.source, *self.files.values()) if source]
         written = self.templates and self.templates.written
         how = self.kind, self.columns, written, self.chosen_templates, self.choices, self.rows, self.stray_quotes
         return [files, how, self.files, self.shares, self.seed]
@@ -92,13 +108,13 @@ class Task:
     @cached_property
     def _own(self) -> dict[str, Any]:
         """The source's own splits."""
-        return splits(self.source, self.rows, self.seed, self.stray_quotes)
+        return self.read(self.source, self.rows)
 
     def _given(self, split: str) -> Any:
         """The rows of a file of its own: of its split of that name, where it has several."""
         if not (file := self.files.get(split)):
             return None
-        found = splits(file, None, self.seed, self.stray_quotes)
+        found = self.read(file)
         if len(found) > 1 and split not in found:
             raise ValueError(f"data.{split}: {file} has the splits {sorted(found)}, and none is {split}: give a file.")
         return found.get(split) or next(iter(found.values()))
