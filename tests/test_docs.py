@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import test_contract
 import yaml
-from conftest import ROOT
+from conftest import GUIDE, ROOT
 from test_configs import commands_of
 from test_zoo import parameters
 
@@ -136,7 +136,7 @@ def test_links_lead_to_pages_and_named_files_are_there(page):
 
 
 def test_readme_s_links_lead_to_files():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", GUIDE.read_text()) if "://" not in link]
     assert len(links) > 10
     assert not [link for link in links if not (ROOT / link).is_file()]
 
@@ -244,3 +244,10 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):
         found for page in pages for found in re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?:[^"]+', page)
     ]
     assert "CausalLM" in (tmp_path / "api" / "index.html").read_text()
+
+
+def test_the_tour_names_eight_files_that_are_there():
+    tour = GUIDE.read_text().split("## Read the code\n")[1].split("\n`make test`")[0]
+    files = re.findall(r"^\d\. `(.*?)`", tour, re.MULTILINE)
+    assert len(files) == 8
+    assert all((ROOT / file).is_file() for file in files)
