@@ -40,7 +40,7 @@ CPU s | peak MiB | others |
 |---|---|---|---|---|---|---|---|---|"""
 
 
-def jobs(work: str, folder: Path, peers: Path | None, length: int) -> tuple[dict[str, list], list[str]]:
+def jobs(work: str, folder: Path, peers: Path | None, length: int, compiled: bool) -> tuple[dict[str, list], list[str]]:
     """Commands by name, and who is missing."""
     fit = ["fit", "--config", folder / "fit.yaml", "--trainer.callbacks", "[{class_path: told.Told}]"]
     made = {
@@ -49,7 +49,9 @@ def jobs(work: str, folder: Path, peers: Path | None, length: int) -> tuple[dict
     }
     if work == "tiny":
         return made, []
-    made["HF Trainer, padded, like lengths together" if work == "lora" else "HF Trainer"] = [
+    if compiled:
+        made["lit_fm, compiled"] = [*made["lit_fm"], "--model.compile", "true"]
+    made["HF Trainer, padded" if work == "lora" else "HF Trainer"] = [
         sys.executable,
         HERE / "peers.py",
         "hf",
@@ -148,7 +150,7 @@ def measured(
     size = Size(asked.hidden, asked.layers, asked.length, asked.examples, asked.steps)
     with contextlib.redirect_stdout(sys.stderr):
         folder = prepare(home, work, TINY if work == "tiny" else size, asked.source)
-    every, missing = jobs(work, folder, peers, asked.length)
+    every, missing = jobs(work, folder, peers, asked.length, asked.compile)
     tokens = sum(batch["tokens"] for batch in torch.load(folder / "batches.pt"))
     found: dict[str, list[dict]] = {name: [] for name in every}
     for number in range(asked.rounds):
@@ -207,6 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--source", help="JSON lines with prompt and completion, or question and answer; else smallworld"
     )
+    parser.add_argument("--compile", action="store_true", help="lit_fm with model.compile, too")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for quiet cores before each job")
     for name in ("hidden", "layers", "length", "examples", "steps"):
