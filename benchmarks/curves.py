@@ -19,7 +19,7 @@ CONFIG = "pretrain/tiny-clm.yaml"
 BASE = {"length": 256, "width": 256, "batch": 4, "ranks": 1}
 LAYERS, STEPS = 4, 8
 AXES = {
-    "length": ("tokens in a row", (128, 256, 512, 1024, 2048)),
+    "length": ("tokens in a row", (64, 128, 256, 512)),
     "width": ("width", (128, 256, 384, 512)),
     "batch": ("rows in a step", (1, 2, 4, 8, 16)),
     "ranks": ("ranks of FSDP2", (1, 2)),
@@ -57,11 +57,10 @@ def point(home: Path, at: dict[str, int], patience: float) -> Point:
     model = home / f"width-{at['width']}"
     if not model.exists():
         call("twin", "tiny-clm", "--out", model, "--width", at["width"], "--layers", LAYERS)
-    sharded = ["--trainer.strategy", "lit_fm.Sharded", "--trainer.devices", at["ranks"]]
-    ranks = sharded if at["ranks"] > 1 else []
+    ranks = ["--config", "trainer/fsdp.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", at["ranks"]]
     shared = [
         "--config", CONFIG, "--model.backbone", model, "--data.batch_size", at["batch"], "--data.block_size", at["length"],
-        "--data.documents", 4000, *ranks,
+        "--data.documents", 4000, *(ranks if at["ranks"] > 1 else ()),
     ]  # fmt: skip
     plan = json.loads(call("plan", *shared, "--length", at["length"], "--json"))
     out = home / "-".join(map(str, at.values()))
