@@ -50,14 +50,15 @@ def put_in(network: Any, folder: Path, adapter: str = "default") -> Any:
     """A backbone's network with what a folder holds of an adaptation: peft's format, or ours.
 
     Raises:
-        ValueError: it is of an adaptation that `lit_fm.adapt` does not name. No class is imported because a file says so.
+        ValueError: it is of an adaptation that `lit_fm.adapt` does not name. No class is imported because a
+            file says so.
     """
     about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if name := about.get("lit_fm_adaptation"):
         if not (made := getattr(adapt, name, None)):
             raise ValueError(
-                f"{folder} was learnt by {name}, which is not in lit_fm.adapt: name it in lit_fm/adapt/__init__.py, or use "
-                "`predict --run`."
+                f"{folder} was learnt by {name}, which lit_fm.adapt does not know: name it in the "
+                "__init__.py there, or use `predict --run`."
             )
         return adapt.load_delta(made(**about["settings"]), network, folder)
     from peft import PeftModel

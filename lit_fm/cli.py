@@ -78,8 +78,8 @@ COMMANDS = {
         "selftest:selftest",
         "is a killed run that goes on the run it was? selftest resume --config NAME",
     ),
-    "schema": ("lit_fm.completion:schema", "a JSON schema of configs, for editors: schema > configs/schema.json"),
-    "completion": ("lit_fm.completion:completion", "completes `lit-fm fit` in a shell: completion bash > FILE"),
+    "schema": ("completion:schema", "a JSON schema of configs, for editors: schema > configs/schema.json"),
+    "completion": ("completion:completion", "completes `lit-fm fit` in a shell: completion bash > FILE"),
 }
 """Verbs that read their options by themselves."""
 OUT_OF_MEMORY = (

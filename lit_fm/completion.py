@@ -20,7 +20,8 @@ from lit_fm.trainer_cli import CLI
 SHELLS = ("bash", "zsh", "tcsh")
 DESCRIBED = (Objective, Adaptation, L.LightningDataModule, Optimizer)
 """Whose subclasses are told with their arguments; all other classes may be anything."""
-OWN = {"class_path": {"type": "string", "not": {"pattern": r"^(lit_fm|torch)\."}}, "init_args": {"type": "object"}}
+_NOT_OURS = {"pattern": r"^(lit_fm|torch)\."}
+OWN = {"class_path": {"type": "string", "not": _NOT_OURS}, "init_args": {"type": "object"}}
 """A class of the user's, which is not imported here."""
 
 

@@ -59,7 +59,7 @@ def written(in_tmp, monkeypatch):
 
 
 def as_fit(words):
-    """A command as options of `python -m lit_fm`, without launcher and redirection; runs stand for their config."""
+    """A command's options, without launcher and redirection; runs stand for their config."""
     words = [word for word, before in zip(words, ["", *words], strict=False) if ">" not in (word, before)]
     if words[0] == "sbatch":
         assert (ROOT / words[1]).is_file()
@@ -89,8 +89,9 @@ def understand(lit, monkeypatch, words):
         return lit("fit", "--config", "fit.yaml", *found.options, "--print_config")
     if verb in FUNCTIONS:
         module, name = FUNCTIONS[verb][0].split(":")
-        real = getattr(importlib.import_module(module), name)
-        monkeypatch.setattr(f"{module}.{name}", functools.wraps(real)(lambda *args, **kwargs: None))
+        real = getattr(importlib.import_module(f"lit_fm.{module}"), name)
+        silent = functools.wraps(real)(lambda *args, **kwargs: None)
+        monkeypatch.setattr(f"lit_fm.{module}.{name}", silent)
     return lit(verb, *args)
 
 
@@ -205,7 +206,7 @@ def test_the_adaptation_that_is_added_runs_and_is_not_imported_by_an_export(lit,
     fits(lit, "extend/adaptation.md")
     done = lit("generate", "--model", "runs/lora/001", "--prompt", "hello")
     assert done.code == 1
-    assert "was learnt by Shift, which is not in lit_fm.adapt" in done.err
+    assert "was learnt by Shift, which lit_fm.adapt does not know" in done.err
 
 
 def test_the_source_that_is_added_reads_and_is_tested_as_shown(lit, written, in_tmp):
