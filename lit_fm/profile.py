@@ -66,7 +66,8 @@ class Profiling(CLI):
         half = trainer.precision.startswith(("bf16", "16", "transformer"))
         dtype = torch.float16 if trainer.precision.startswith("16") else torch.bfloat16 if half else torch.float32
         peak = speed(trainer.strategy.root_device, dtype)
-        wastes = largest(found, self.model, self.datamodule, peak)
+        other = speed(trainer.strategy.root_device, torch.bfloat16) if dtype == torch.float32 else None
+        wastes = largest(found, self.model, self.datamodule, peak, other)
         write_json(free(self.folder / "profile.json"), self._figures(peak, [waste._asdict() for waste in wastes]))
         self._show(peak, [waste.text for waste in wastes])
 

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from lit_fm import profile
 from lit_fm.data.batches import Batches
 from lit_fm.plan import phases
 
@@ -86,6 +87,20 @@ def test_the_share_of_padding_is_the_one_of_the_batches(profiled, in_tmp, monkey
     profiled(*mine, "--data.packing", "padding-free", "--run.name", "free")
     without = json.loads(next(in_tmp.glob("runs/free/*/profile.json")).read_text())
     assert not [w for w in without["wastes"] if "padding" in w["text"]]
+
+
+@pytest.mark.parametrize(
+    ("precision", "gain", "told"), [("32-true", 4, True), ("32-true", 0.5, False), ("bf16-mixed", 4, False)]
+)
+def test_bfloat16_is_advised_where_the_machine_multiplies_it_faster(profiled, monkeypatch, precision, gain, told):
+    monkeypatch.setattr(profile, "speed", lambda device, dtype: 1e12 * (gain if dtype == torch.bfloat16 else 1))
+    found, _ = profiled("--trainer.precision", precision)
+    advised = [waste for waste in found["wastes"] if "bf16-mixed" in waste["text"]]
+    assert bool(advised) == told
+    if told:
+        computing = sum(found["seconds"][phase] for phase in ("forward", "backward")) / sum(found["seconds"].values())
+        assert advised[0]["share"] == pytest.approx(0.75 * computing)
+        assert "4.0 times as fast" in advised[0]["text"]
 
 
 def test_operations_are_those_of_the_products(profiled):
