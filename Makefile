@@ -6,7 +6,7 @@ BIN := .venv/bin
 # With uv and UV_TORCH_BACKEND=cpu, torch for CPUs alone: INSTALL="uv pip install --python .venv/bin/python"
 INSTALL ?= $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install fit compare test test-slow lint audit docs clean
+.PHONY: install fit compare test test-slow coverage lint audit docs clean
 
 install: .venv/.installed
 
@@ -27,6 +27,10 @@ test: install lint
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --timeout 1200
+
+# Which lines of the package the short tests run; the worst files first.
+coverage: install
+	$(BIN)/python -m pytest --cov --cov-report term:skip-covered
 
 lint: install
 	$(BIN)/ruff check .
