@@ -175,7 +175,8 @@ def test_each_request_gets_the_adapter_that_it_names(runs, lit, in_tmp):
     more = ("--adapters", json.dumps(folders), "--max_new_tokens", 12)
     done = lit("switch", "--file", "requests.jsonl", *more)
     assert [json.loads(line)["answer"] for line in done.out.splitlines() if line[0] == "{"] == written
-    (in_tmp / "requests.jsonl").write_text("".join([*lines, "hello\n"]))
+    apart = '{"prompt": "Ada\u2028has a cat."}\n'  # JSON that `splitlines` would cut in two
+    (in_tmp / "requests.jsonl").write_text("".join([*lines[:5], apart, "hello\n"]))
     assert "line 7: expected" in lit("switch", "--file", "requests.jsonl", *more).err
 
 

@@ -212,7 +212,8 @@ def switch(adapters: dict[str, str], file: str, max_new_tokens: int = 128) -> No
         ValueError: a line is no such request.
     """
     requests = []
-    for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+    text = Path(file).read_text(encoding="utf-8").removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else (), 1):  # splitlines would part at U+2028 as well
         try:
             row = json.loads(line)
             requests.append((row.get("adapter"), str(row["prompt"])))
