@@ -41,7 +41,10 @@ class Configs(ParserJsonschema):
         return {"anyOf": [*super().subclass_def(class_type, action)["anyOf"], own, overlay]}
 
     def class_path_schema(self, class_path: str, action: Any) -> dict[str, Any]:
-        made = super().class_path_schema(class_path, action)
+        try:
+            made = super().class_path_schema(class_path, action)
+        except AttributeError:  # such as Lightning makes of an optimizer while it runs: no path leads to it
+            return {"not": {}}
         arguments, short = made["properties"]["init_args"], class_path.rpartition(".")[2]
         arguments.pop("required", None)
         made["required"] = ["class_path"]
