@@ -92,7 +92,7 @@ def test_our_experiments_compare_prompting_with_all_kinds_of_tuning(name):
 def test_the_experiments_of_readme_are_understood(line):
     found = asked(shlex.split(line)[4:])
     assert found.experiment.methods
-    assert found.metric in (None, "chrf")
+    assert (found.metric == "chrf") == ("--metric chrf" in line)
     assert Parsed(["--config", "lora.yaml", *found.options]).settings["model"]
 
 
@@ -100,6 +100,7 @@ def test_the_experiments_of_readme_are_understood(line):
     ("options", "message"),
     [
         (["--workers", "0"], "--workers 0 must be a number of at least 1"),
+        (["--metric"], "--metric has no value"),
         (["--methods", "fully"], "there is no 'fully': did you mean 'full'"),
         (["--data.sorce", "x"], "data.sorce"),
     ],

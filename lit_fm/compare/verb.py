@@ -56,6 +56,8 @@ def asked(args: list[str]) -> Asked:
             own[key] = value if equals else next(words, "")
         else:
             options.append(word)
+    if bare := [key for key, value in own.items() if not value]:
+        fail(f"compare: {bare[0]} has no value: {USAGE}.", code=2)
     numbers = {key: own.get(key, "1") for key in ("--workers", "--seeds")}
     if wrong := [key for key, value in numbers.items() if not value.isdigit() or value == "0"]:
         fail(f"compare: {wrong[0]} {numbers[wrong[0]]} must be a number of at least 1: {USAGE}.", code=2)
