@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from lit_fm import adapt
+from lit_fm.adapt.unquantised import unquantised
 from lit_fm.backbone import fit_embeddings, load_config, load_network, load_tokenizer
 
 
@@ -61,9 +62,10 @@ def put_in(network: Any, folder: Path, adapter: str = "default") -> Any:
                 "__init__.py there, or use `predict --run`."
             )
         return adapt.load_delta(made(**about["settings"]), network, folder)
-    from peft import PeftModel
+    with unquantised():
+        from peft import PeftModel
 
-    return PeftModel.from_pretrained(network, str(folder), adapter)
+        return PeftModel.from_pretrained(network, str(folder), adapter)
 
 
 def writer_class(name: str) -> Any:

@@ -1,11 +1,13 @@
 """Backbones in 4 and 8 bits: small, close to the original, and merged without a loss."""
 
 import copy
+import subprocess
+import sys
 
 import lightning as L
 import pytest
 import torch
-from conftest import causal_configs, llama_config
+from conftest import ROOT, causal_configs, llama_config
 from test_loss_and_gradients import Fixed, fit, objective, ragged_items
 from transformers import AutoModelForCausalLM
 
@@ -207,3 +209,21 @@ def test_an_optimizer_that_keeps_its_state_in_8_bits_trains(llama):
         }
         assert (torch.uint8 in kept) == (kind is AdamW8bit)
     assert losses["AdamW8bit"] == pytest.approx(losses["AdamW"], rel=0.05)
+
+
+def test_bitsandbytes_loads_where_something_is_quantised_and_nowhere_else(proportioned):
+    """peft loads it at every import, and remembers what it found."""
+    script = (
+        "import sys\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "from lit_fm.adapt import LoRA\n"
+        "from lit_fm.backbone import load_network\n"
+        "def layers(bits):\n"
+        f"    network = load_network({str(proportioned)!r}, AutoModelForCausalLM, bits=bits)\n"
+        "    network = LoRA(bits=bits).apply(network, 'CAUSAL_LM')\n"
+        "    return {type(m).__name__ for m in network.modules() if hasattr(m, 'lora_A')}\n"
+        "print(layers(None), 'bitsandbytes' in sys.modules, layers(4), layers(8), layers(None))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "{'Product'} False {'Linear4bit'} {'Linear8bitLt'} {'Product'}"

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lit_fm.adapt.unquantised import unquantised
+
 Bits = Literal[4, 8]
 
 
@@ -52,7 +54,8 @@ class Adaptation(ABC):
                 "with learn: [new-tokens]."
             )
         self.task_type, self.new, self.new_tokens = task_type, tuple(new), tuple(new_tokens)
-        return self.change(network)
+        with unquantised():
+            return self.change(network)
 
     @abstractmethod
     def change(self, network: Any) -> Any:
