@@ -10,13 +10,13 @@ import os
 import sys
 import traceback
 import warnings
-from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from lit_fm import __version__
 from lit_fm.arguments import expand
+from lit_fm.imports import import_at_once
 from lit_fm.nearest import did_you_mean
 
 TRAINER_VERBS = {
@@ -198,7 +198,7 @@ def leave_if_a_tracker_hangs(error: BaseException | None) -> None:
 def run_command(verb: str, args: list[str]) -> None:
     """A verb that reads its options by itself."""
     module, name = COMMANDS[verb][0].split(":")
-    getattr(import_module(f"lit_fm.{module}"), name)(args)
+    getattr(import_at_once(f"lit_fm.{module}"), name)(args)
 
 
 def run_function(verb: str, args: list[str], known: tuple[str, str]) -> None:
@@ -212,7 +212,7 @@ def run_function(verb: str, args: list[str], known: tuple[str, str]) -> None:
             fail(explain(message, self), code=2)
 
     module, name = known[0].split(":")
-    function = getattr(import_module(f"lit_fm.{module}"), name)
+    function = getattr(import_at_once(f"lit_fm.{module}"), name)
     parser = Parser(prog=f"lit_fm {verb}", description=known[1], allow_abbrev=False)
     parser.add_function_arguments(function, fail_untyped=False)
     function(**parser.instantiate_classes(parser.parse_args(_named(args, function))).as_dict())
@@ -244,6 +244,4 @@ def run_trainer(verb: str, args: list[str]) -> None:
     """One of Lightning's verbs."""
     name, args = expand(args, verb)
     sys.argv = [sys.argv[0], verb, *args]
-    from lit_fm.trainer_cli import run
-
-    run(verb, args, name)
+    import_at_once("lit_fm.trainer_cli").run(verb, args, name)

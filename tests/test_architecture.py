@@ -13,7 +13,7 @@ FILES = {
 }
 # The lower levels know nothing of the higher ones.
 LEVELS = [
-    ["lit_fm", "lit_fm.nearest"],
+    ["lit_fm", "lit_fm.imports", "lit_fm.nearest"],
     [
         *(
             f"lit_fm.plan.{name}"
@@ -29,6 +29,7 @@ LEVELS = [
         "lit_fm.credentials",
         "lit_fm.gradients",
         "lit_fm.blocks",
+        "lit_fm.liger",
         "lit_fm.ranks",
         "lit_fm.optim",
         "lit_fm.adapt",
@@ -180,8 +181,8 @@ def test_files_and_functions_stay_within_their_budget():
     # cards of 52 models with their verbs and small twins 320. Forgetting took 230, sweeps 350,
     # shots in context and the harness 520, the comparison, its page and its experiments 1,600; shards in plans 130;
     # profiles 260; LoRA as one product and logits of some rows at a time 160; a schema for editors, completion for shells,
-    # and sources of one's own 85.
-    assert code <= 13_300
+    # and sources of one's own 85; kernels for GPUs and a sooner start 100.
+    assert code <= 13_360
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

@@ -35,6 +35,20 @@ def test_fit_help_builds_one_parser_and_imports_neither_tracker_nor_adapters(in_
     assert "--score.examples" in done.stdout
 
 
+def test_imports_are_not_collected_and_garbage_is():
+    script = (
+        "import gc; from lit_fm.imports import import_at_once\n"
+        "before = sum(s['collections'] for s in gc.get_stats())\n"
+        "import_at_once('lit_fm.trainer_cli')\n"
+        "after, frozen = sum(s['collections'] for s in gc.get_stats()), gc.get_freeze_count()\n"
+        "kept = [[]]; kept[0].append(kept); del kept\n"
+        "print(after - before, frozen > 100_000, gc.isenabled(), gc.collect() > 0)\n"
+        "import_at_once('lit_fm.trainer_cli'); print(gc.get_freeze_count() <= frozen)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.split() == ["0", "True", "True", "True", "True"], done.stderr
+
+
 def test_a_config_is_found_by_path_and_by_name(in_tmp):
     (in_tmp / "mine.yaml").write_text("trainer: {max_steps: 1}")
     assert find_config("mine.yaml").resolve() == in_tmp / "mine.yaml"

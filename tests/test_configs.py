@@ -102,27 +102,6 @@ def readme_commands():
     return commands_of(GUIDE, "python -m lit_fm")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        c
-        for c in readme_commands()
-        if {"fit", "profile"} & set(c.split()) and ".help" not in c and "--run runs" not in c
-    ],
-)
-def test_the_fits_of_readme_are_understood(lit, in_tmp, command):
-    args = [a for a in shlex.split(command)[3:] if a != "--print_config"]
-    done = lit(*args, "--print_config")
-    assert done.code == 0, done.err
-
-
-@pytest.mark.parametrize("command", [c for c in readme_commands() if " icl " in c])
-def test_what_readme_asks_in_context_is_understood(lit, in_tmp, command):
-    done = lit(*shlex.split(command)[3:], "--print_config")
-    assert done.code == 0, done.err
-    assert "selection:" in done.out
-
-
 @pytest.mark.parametrize("command", [c for c in readme_commands() if " sweep " in c])
 def test_the_sweeps_of_readme_are_understood(lit, command):
     done = lit(*shlex.split(command)[3:], "--wandb")  # which starts nothing where nobody is logged in

@@ -20,6 +20,7 @@ from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.tokens import IGNORED, Draw, Encoded
 from lit_fm.evaluate.generate import end_tokens
 from lit_fm.evaluate.metrics import Names, References, Texts, measure
+from lit_fm.liger import use_liger
 from lit_fm.objectives.borders import check_borders
 from lit_fm.objectives.loss import HeadLoss
 from lit_fm.objectives.measuring import Measuring
@@ -40,6 +41,7 @@ class Objective(Measuring, ABC):
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: slower, in less
             memory.
         compile: blocks of the network, by `torch.compile`: some minutes at first, then faster on most GPUs.
+        liger: use Liger's fused kernels, on a GPU.
     """
 
     auto_class: Any
@@ -63,11 +65,12 @@ class Objective(Measuring, ABC):
         new_tokens: list[str] | None = None,
         activation_checkpointing: bool = False,
         compile: bool = False,
+        liger: bool = False,
     ) -> None:
         super().__init__(optimizer, schedule, adaptation or Full())
         self.backbone, self.from_scratch, self.weights_dtype, self.compiled = backbone, from_scratch, dtype, compile
         self.adaptation.check(activation_checkpointing, from_scratch)
-        self.activation_checkpointing, self.new_tokens = activation_checkpointing, new_tokens or []
+        self.activation_checkpointing, self.new_tokens, self.liger = activation_checkpointing, new_tokens or [], liger
         self._head_loss = HeadLoss()
         self.strict_loading = False  # a checkpoint holds what learns; checked in on_load_checkpoint
 
@@ -180,6 +183,8 @@ class Objective(Measuring, ABC):
         network, new = self.build()
         if self.new_tokens:
             backbones.fit_embeddings(network, self.tokenizer)
+        if self.liger:
+            use_liger(network, self._loading["device"])
         if self.activation_checkpointing:
             getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)()  # since 5.2x
         rows = self.tokenizer.convert_tokens_to_ids(self.new_tokens) if self.new_tokens else ()

@@ -19,7 +19,7 @@ from lit_fm.objectives.base import Batch, Objective
 from lit_fm.objectives.borders import apart, check_causal, documents_of, first_position
 from lit_fm.objectives.loss import only_rows
 from lit_fm.objectives.noise import middle_last
-from lit_fm.objectives.packed import Way, exact_way, pack
+from lit_fm.objectives.packed import APART, Way, exact_way, pack
 
 
 class CausalLM(Objective):
@@ -57,7 +57,8 @@ class CausalLM(Objective):
                 raise ValueError(
                     "data.packing: virtual tokens stand before a row, not before each example: leave it off."
                 )
-            self._way = exact_way(self.network, self.backbone, self._data.max_length)
+            computing = self.trainer.precision_plugin.forward_context()
+            self._way = exact_way(self.network, self.backbone, self._data.max_length, computing)
             self._first = first_position(self.network)
 
     def pack(self, rows: list[list[Encoded]]) -> Batch:
@@ -166,7 +167,7 @@ class CausalLM(Objective):
         return self.block(np.concatenate(moved)[: len(ids)], "documents" in item)  # the marks take room
 
     def logits(self, batch: Batch) -> Tensor:
-        more = {key: batch[key] for key in ("attention_mask", "position_ids", "lengths", "task_ids") if key in batch}
+        more = {key: batch[key] for key in (*APART, "task_ids") if key in batch}
         with only_rows(self.network.get_output_embeddings(), batch["rows"], batch["input_ids"].shape[1]):
             return self.network(input_ids=batch["input_ids"], use_cache=False, **more).logits
 

@@ -1,11 +1,12 @@
 """Examples one after the other in a row, none of which sees another; and in which way a network can do that exactly.
 
 Three ways, the fastest first; the first that gives the logits of each example alone is taken:
-`flash`: flash attention finds the borders in positions that begin anew; the batch is one row without any padding.
+`flash`: flash attention is told the borders; the batch is one row without any padding. On GPUs that have it, in 16 bits.
 `each`: attention is called for each example by itself; one row without any padding, too.
 `mask`: a mask is added to the scores, over rows padded to the longest: any network that takes one.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +18,10 @@ from lit_fm.objectives.borders import apart, differ, first_position, sample, tri
 
 Way = Literal["flash", "each", "mask"]
 Batch = dict[str, Any]
-EACH = "sdpa_of_each"
-"""What transformers calls the second way."""
+FLASH, EACH = "flash_attention_2", "sdpa_of_each"
+"""What transformers calls the first two ways."""
+APART = ("attention_mask", "position_ids", "lengths", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""What a batch may hold to keep examples apart."""
 
 
 def attention_of_each(
@@ -60,25 +63,41 @@ def _configs(network: Any) -> list[Any]:
     return [config for config in found.values() if hasattr(config, "_attn_implementation")]
 
 
+def flash_there(network: Any) -> bool:
+    """Whether flash attention is installed, and takes the kind of numbers that this network computes in."""
+    from transformers.utils import is_flash_attn_2_available
+
+    kind = network.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else network.dtype
+    return dtype in (torch.float16, torch.bfloat16) and is_flash_attn_2_available()
+
+
+def use_flash(network: Any) -> bool:
+    """Switch a network to flash attention; whether it could be done."""
+    try:
+        network.set_attn_implementation(FLASH)
+    except (ImportError, ValueError):  # the architecture does without
+        return False
+    return all(config._attn_implementation == FLASH for config in _configs(network))
+
+
 def use_attention_of_each(network: Any) -> bool:
     """Switch a network that calls PyTorch's attention to `attention_of_each`, which does the same where no lengths are
     given; whether it could be done."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    configs = _configs(network)
-    if any(config._attn_implementation not in ("sdpa", EACH) for config in configs):
+    if any(config._attn_implementation not in ("sdpa", EACH) for config in _configs(network)):
         return False
     AttentionInterface.register(EACH, attention_of_each)
     AttentionMaskInterface.register(EACH, sdpa_mask)
-    for config in configs:
-        config._attn_implementation = EACH
+    _use(network, EACH)
     return True
 
 
-def _use_sdpa(network: Any) -> None:
+def _use(network: Any, attention: str) -> None:
     for config in _configs(network):
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = attention
 
 
 def pack(rows: list[list[Encoded]], way: Way, first: int = 0) -> Batch:
@@ -112,37 +131,51 @@ def _isolation(sizes: list[list[int]], width: int, way: Way, first: int) -> Batc
     documents = [np.repeat(np.arange(len(lengths)), lengths) for lengths in sizes]
     if way == "mask":
         return apart(documents, width, causal=True, first=first)
-    positions = np.concatenate([np.arange(length) for length in sizes[0]]) + first
+    lengths = sizes[0]
+    positions = np.concatenate([np.arange(length) for length in lengths]) + first
     kept: Batch = {"position_ids": torch.from_numpy(positions)[None]}
     if way == "each":  # any mask of four dimensions keeps the network from making one of time x time
-        kept |= {"attention_mask": torch.zeros(1, 1, 1, 1), "lengths": sizes[0]}
-    return kept
+        return kept | {"attention_mask": torch.zeros(1, 1, 1, 1), "lengths": lengths}
+    borders = torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
+    return kept | {
+        "cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": max(lengths), "max_length_k": max(lengths),
+    }  # fmt: skip
 
 
-def exact_way(network: Any, name: str, length: int) -> Way:
+def exact_way(network: Any, name: str, length: int, computing: AbstractContextManager | None = None) -> Way:
     """The first way in which a network gives examples in a row of this length the logits that each has alone.
+
+    Args:
+        computing: within it the network computes as it will in training: flash attention is only tried so.
 
     Raises:
         ValueError: there is none.
     """
-    first, total = first_position(network), max(length, 8)
-    ids = sample(network, total)
-    cuts = [total // 4, total // 4 + total // 3]
-    parts = np.split(ids[0].numpy(), cuts)
-    alone = torch.cat([tried(network, torch.from_numpy(part)[None], use_cache=False) for part in parts], dim=1)
-    items = [{"input_ids": np.append(part, 0), "labels": np.append(part, 0)} for part in parts]
-    flash = all("flash" in str(config._attn_implementation) for config in _configs(network))
-    ways: list[Way] = ["flash"] if flash else ["each", "mask"] if use_attention_of_each(network) else ["mask"]
-    for way in ways:
-        batch = pack([items], way, first)
-        more = {k: batch[k] for k in ("attention_mask", "position_ids", "lengths") if k in batch}
-        try:
-            if not differ(alone, tried(network, batch["input_ids"], use_cache=False, **more), network):
-                return way
-        except (ValueError, TypeError, RuntimeError):  # it does not take such a mask, positions or lengths
-            pass
-        if way == "each":
-            _use_sdpa(network)
+    total = max(length, 8)
+    parts = np.split(sample(network, total)[0].numpy(), [total // 4, total // 4 + total // 3])
+    was = network.config._attn_implementation
+    with computing or nullcontext():
+        if flash_there(network) and use_flash(network) and _apart(network, parts, "flash"):
+            return "flash"
+    _use(network, was)
+    if use_attention_of_each(network):
+        if _apart(network, parts, "each"):
+            return "each"
+        _use(network, was)
+    if _apart(network, parts, "mask"):
+        return "mask"
     raise ValueError(
         f"data.packing: {name} ({network.config.model_type}) cannot keep the examples of a row apart exactly: leave it off."
     )
+
+
+def _apart(network: Any, parts: list[np.ndarray], way: Way) -> bool:
+    """Whether these parts in one row get the logits that each has alone."""
+    items = [{"input_ids": np.append(part, 0), "labels": np.append(part, 0)} for part in parts]
+    batch = pack([items], way, first_position(network))
+    more = {key: batch[key] for key in APART if key in batch}
+    try:
+        alone = torch.cat([tried(network, torch.from_numpy(part)[None], use_cache=False) for part in parts], dim=1)
+        return not differ(alone, tried(network, batch["input_ids"], use_cache=False, **more), network)
+    except (ValueError, TypeError, RuntimeError):  # it does not take such a mask, positions or lengths
+        return False
