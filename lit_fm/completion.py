@@ -43,7 +43,7 @@ class Configs(ParserJsonschema):
     def class_path_schema(self, class_path: str, action: Any) -> dict[str, Any]:
         try:
             made = super().class_path_schema(class_path, action)
-        except AttributeError:  # such as Lightning makes of an optimizer while it runs: no path leads to it
+        except (AttributeError, ModuleNotFoundError):  # such as Lightning makes while it runs: no path leads there
             return {"not": {}}
         arguments, short = made["properties"]["init_args"], class_path.rpartition(".")[2]
         arguments.pop("required", None)

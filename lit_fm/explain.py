@@ -52,6 +52,8 @@ def _cause(key: str, owner: str | None, found: re.Match, parser: Any, told: str)
         if not owner:
             return f"there is no key {option!r}: {did_you_mean(option, _options(parser))}"
         return f"{key}.{option}: there is no such setting: {did_you_mean(option, _settings(owner))}"
+    if found["missing"] and not owner:
+        return found["missing"]
     if wrong := found["name"] or (found["missing"] and owner):
         return f"{key}: there is no class {wrong!r}: {did_you_mean(wrong.rpartition('.')[2], _PUBLIC)}"
     kind = re.sub(r"<class '([^']+)'>|typing\.Literal\[(.*)\]", lambda m: m[1] or f"one of {m[2]}", found["expected"])

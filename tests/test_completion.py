@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, command
 
 import lit_fm
+from lit_fm.explain import explain
 
 jsonschema = pytest.importorskip("jsonschema")
 load = jsonargparse.get_loader("yaml")  # which takes 4e-3 for a number, as editors do
@@ -87,6 +88,14 @@ def test_all_public_classes_are_told_by_their_short_names(schema):
     concrete = set(lit_fm.__all__) - abstract
     assert not [name for name in concrete if f'"lit_fm.{name}"' not in text]
     assert len(text) < 200_000
+
+
+def test_a_class_that_no_path_leads_to_is_left_out(lit):
+    made = type("Vanished", (lit_fm.LoRA,), {"__module__": "a_module_that_is_not_there"})
+    done = lit("schema")
+    assert done.code == 0, done.err
+    assert made.__name__ not in done.out
+    assert explain("No module named 'elsewhere'", None) == "No module named 'elsewhere'"
 
 
 def test_wrong_words_are_one_message(lit):
