@@ -369,6 +369,12 @@ def test_bits_per_byte_with_borders_count_the_targets_that_there_are():
     assert report["test"]["targets_per_byte"] * report["test"]["bytes"] == pytest.approx(targets)
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.1])
+def test_a_share_of_documents_is_between_none_and_all(rate):
+    with pytest.raises(ValueError, match=r"expected a share of documents in 0\.\.1"):
+        CausalLM("tiny-clm", fim_rate=rate)
+
+
 def test_a_tokenizer_without_the_marks_is_refused():
     made = CausalLM("tiny-clm", fim_rate=0.5)
     with pytest.raises(ValueError, match="no token '<fim_prefix>'"):

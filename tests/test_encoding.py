@@ -12,6 +12,7 @@ from lit_fm.backbone import load_tokenizer
 from lit_fm.data.segments import SegmentEncoder
 from lit_fm.data.templates import pair_segments
 from lit_fm.data.tokens import IGNORED
+from lit_fm.objectives.causal import cut_left
 
 TEXT = ["the answer is yes and no", "Take two tablets: 10.5 mg, twice!", "naïve café — 東京 สวัสดี", "a  b\n\nc"] * 3
 
@@ -137,6 +138,13 @@ def test_a_long_conversation_loses_its_first_turns_and_no_answer_in_part(causal)
         kept = causal.tokenizer.decode(item["labels"][item["labels"] != IGNORED])
         assert whole.endswith(kept)
         assert kept.startswith("the answer")
+
+
+@pytest.mark.parametrize("behind", range(4))
+def test_what_stands_behind_the_last_answer_goes_before_anything_else(behind):
+    ids, learnt = np.arange(7 + behind), np.isin(np.arange(7 + behind), (2, 5, 6))
+    assert [kept.tolist() for kept in cut_left(ids, learnt, 7, [0])] == [ids[:7].tolist(), learnt[:7].tolist()]
+    assert cut_left(ids, learnt, 4, [0])[0].tolist() == [0, 4, 5, 6]
 
 
 def test_without_a_start_token_an_answer_is_kept_only_with_a_token_before_it(causal):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from itertools import count
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -113,10 +115,10 @@ class Fixed(L.LightningDataModule):
         return DataLoader(self.batches, batch_size=None)
 
 
-def fit(made, batches, accumulate, clip=None, epochs=1):
+def fit(made, batches, accumulate, clip=None, epochs=1, callbacks=None):
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, gradient_clip_val=clip, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, callbacks=callbacks,
     )  # fmt: skip
     trainer.fit(made, datamodule=Fixed(batches))
     return trainer
@@ -150,6 +152,25 @@ def test_gradients_are_clipped_by_the_norm_of_the_mean_not_of_the_sum(llama):
     fit(made, [made.collate(items)], accumulate=1, clip=0.01)
     moved = torch.cat([(a - b).flatten() for a, b in zip(before, made.network.parameters(), strict=True)])
     assert moved.norm().item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+class Speeds(L.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if batch_idx % 2:
+            self.seen.append(trainer.callback_metrics["tokens_per_second"].item())
+
+
+def test_speed_counts_the_tokens_of_each_step_and_no_padding(llama, monkeypatch):
+    ticks = count()
+    monkeypatch.setattr("lit_fm.objectives.training.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    made, seen = objective(llama), Speeds()
+    batches = [made.collate(ragged_items()[i : i + 3]) for i in range(0, len(LENGTHS), 3)]
+    fit(made, batches, accumulate=2, callbacks=[seen])  # a second passes at each step
+    tokens = [sum(LENGTHS[:6]), sum(LENGTHS[6:])]
+    assert seen.seen == tokens
 
 
 def test_validation_loss_does_not_depend_on_the_batch_size(llama):

@@ -99,6 +99,33 @@ def test_whole_words_are_hidden(ngrams):
     assert (np.mean(runs) > 1.5) == (ngrams == 3)
 
 
+@pytest.mark.parametrize("ngrams", [2, 3])
+def test_n_words_in_a_row_are_hidden_with_a_probability_that_falls_as_1_n(ngrams):
+    chosen = chosen_tokens(np.arange(200_000), 0.01, ngrams, np.random.default_rng(0))
+    runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], chosen, [0]]))))[::2]
+    shares = [(runs == n).mean() for n in range(1, ngrams + 1)]
+    expected = 1 / np.arange(1, ngrams + 1)
+    assert shares == pytest.approx(expected / expected.sum(), abs=0.03)
+    assert (runs > ngrams).mean() < 0.04  # neighbours by chance
+
+
+def test_the_unit_is_what_is_hidden_together(tokenizers):
+    parted, longest = {}, {}
+    for unit in ("token", "word", "ngram"):
+        made = masked(tokenizers / "wordpiece", unit=unit, rate=0.05)
+        ids = text_ids(made)[:20_000]
+        hidden, words = made.hide(ids, (0, 0, 0))[1] != IGNORED, Pieces(made.tokenizer).words(ids)
+        shares = np.bincount(words, hidden) / np.bincount(words)
+        parted[unit] = ((shares > 0) & (shares < 1)).mean()
+        runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], shares == 1, [0]]))))[::2]
+        longest[unit] = [(runs == n).mean() for n in (1, 3, 4)]
+    assert parted["token"] > 0.01
+    assert parted["word"] == parted["ngram"] == 0
+    assert longest["word"][0] > 0.9
+    assert longest["ngram"][1] > 0.1
+    assert longest["ngram"][2] < 0.06
+
+
 @pytest.mark.parametrize("n", range(6))
 def test_short_texts_have_one_hidden_token_at_least(n):
     groups = np.arange(n)
@@ -168,6 +195,7 @@ def test_blocks_of_running_text_lose_no_token(tokenizers):
     blocks = [made.block(part, False)["input_ids"] for part in np.split(ids, range(30, len(ids), 30))]
     cls, sep = made.tokenizer.cls_token_id, made.tokenizer.sep_token_id
     assert all(block[0] == cls and block[-1] == sep and len(block) <= 32 for block in blocks)
+    assert not any(((block[:-1] == sep) & (block[1:] == sep)).any() for block in blocks)
     kept = np.concatenate([block[1:] for block in blocks])
     assert kept[kept != sep].tolist() == ids[ids != sep].tolist()
 

@@ -159,12 +159,14 @@ def test_denoising_writes_the_whole_text():
 
 
 def test_the_middle_goes_last():
-    ids = np.arange(20)
-    for seed in range(50):
+    ids, cuts = np.arange(20), []
+    for seed in range(500):
         made = middle_last(ids, (-1, -2, -3), np.random.default_rng(seed)).tolist()
         assert made[0] == -1
         suffix, middle = made.index(-2), made.index(-3)
         assert made[1:suffix] + made[middle + 1 :] + made[suffix + 1 : middle] == ids.tolist()
+        cuts += [suffix - 1, suffix - 1 + len(made) - middle - 1]
+    assert np.bincount(cuts, minlength=21).min() > 20  # of 1,000 that fall anywhere alike
 
 
 # Encoder to decoder
