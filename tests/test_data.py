@@ -180,6 +180,19 @@ def test_examples_of_like_length_share_a_batch():
     assert lengths.sum() / padded > 0.9
 
 
+def test_batches_come_in_a_random_order_and_one_that_is_not_full_comes_last():
+    lengths = np.random.default_rng(0).integers(5, 90, 1003)
+    for epoch in range(5):
+        plan = BatchPlan(lengths, 8, 0, True)
+        plan.set_epoch(epoch)
+        assert [len(batch) for batch in plan.global_batches()] == [8] * 125 + [3]
+        plan = BatchPlan(lengths, 1, 0, True, tokens=512)
+        plan.set_epoch(epoch)
+        longest = [max(lengths[i] for row in batch for i in row) for batch in plan.global_batches()]
+        assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.2  # they were made in rising order
+        assert abs(np.corrcoef(longest[::2], range(len(longest[::2])))[0, 1]) < 0.3
+
+
 # Tokens
 
 

@@ -124,6 +124,16 @@ def test_what_is_done_to_logits_behind_the_head_is_seen(llama, write):
     torch.testing.assert_close(total, sum_cross_entropy(made.logits(batch), batch["targets"]))
 
 
+def test_a_network_that_does_not_call_its_head_has_all_logits(llama):
+    made = objective(llama)
+    head = made.network.lm_head
+    made.logits = lambda batch: made.network.model(batch["input_ids"]).last_hidden_state[0] @ head.weight.t()
+    batch = {"input_ids": torch.arange(10, 40)[None], "targets": torch.arange(10, 40)}
+    total, _ = made.token_losses(batch)
+    assert made._head_loss.ends is False
+    torch.testing.assert_close(total, sum_cross_entropy(made.logits(batch), batch["targets"]))
+
+
 def test_under_autocast_it_is_the_same_but_for_rounding(llama):
     made = objective(llama)
     batch = made.collate(ragged_items())

@@ -63,6 +63,25 @@ def test_the_loss_of_a_class_does_not_depend_on_padding_and_is_that_of_transform
     assert made.answers(TEXTS, 1) == [made.answers([example], 1)[0] for example in TEXTS]
 
 
+def test_a_text_that_is_too_long_loses_its_left_and_is_counted(make_backbone):
+    made = built(make_backbone, "bert", SequenceClassification, ["a", "b", "c"])
+    whole, short = made.encode(TEXTS[:2], 200), made.encode(TEXTS[:2], 20)
+    assert short[0]["input_ids"].tolist() == whole[0]["input_ids"].tolist()
+    assert len(short[1]["input_ids"]) == 20
+    assert short[1]["input_ids"][1:].tolist() == whole[1]["input_ids"][-19:].tolist()
+    assert ["shortened" in item for item in (*whole, *short)] == [False, False, False, True]
+
+
+def test_rows_are_filled_up_with_the_tokenizer_s_padding_or_else_its_end(make_backbone):
+    config, _ = configs()["llama"]
+    config = type(config)(**{**config.to_dict(), "pad_token_id": None})
+    made = SequenceClassification(make_backbone("llama-without-pad", config), labels=["a", "b"])
+    for pad in ("<pad>", None):
+        made.tokenizer.pad_token = pad
+        network, _ = made.build()
+        assert network.config.pad_token_id == made.tokenizer.convert_tokens_to_ids(pad or made.tokenizer.eos_token)
+
+
 SENTENCES = [
     {"tokens": ["Ada", "Morley", "left", "Brill", "."], "tags": ["B-PER", "I-PER", "O", "B-LOC", "O"]},
     {"tokens": ["Unbelievably", ",", "nobody", "came"], "tags": ["O", "O", "O", "O"]},
@@ -100,7 +119,15 @@ def test_the_loss_of_tags_is_that_of_transformers(make_backbone, name):
         logits = made.network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     theirs = F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED)
     torch.testing.assert_close(total / count, theirs, rtol=1e-6, atol=1e-6)
+    assert batch["sentences"].tolist() == (batch["rows"] // batch["input_ids"].shape[1]).tolist()
     answers = made.answers(SENTENCES, 1)
+    likeliest = iter(logits.flatten(0, 1)[batch["rows"]].argmax(-1).tolist())
+    for example, answer, item in zip(SENTENCES, answers, made.encode(SENTENCES, 200), strict=True):
+        said = [TAGS[next(likeliest)] for _ in range(int((item["labels"] != IGNORED).sum()))]
+        silent = len(example["tokens"]) > len(said)  # a word of which the tokenizer leaves nothing
+        assert [tag for tag, word in zip(answer.split(), example["tokens"], strict=True) if word != "\u200b"] == (
+            said if silent or "\u200b" not in example["tokens"] else said[:1] + said[2:]
+        )
     assert [len(answer.split()) for answer in answers] == [len(e["tokens"]) for e in SENTENCES]
     assert answers == [made.answers([example], 1)[0] for example in SENTENCES]
 

@@ -38,13 +38,14 @@ def deaf(module, query, key, value, attention_mask, cu_seq_lens_q=None, **kwargs
     return attention_of_each(module, query, key, value, attention_mask, None, **kwargs)
 
 
-@pytest.mark.parametrize(("kernel", "way"), [(varlen, "flash"), (deaf, "each")])
+@pytest.mark.parametrize(("kernel", "way"), [(varlen, "flash"), (deaf, "each"), (None, "each")])
 def test_attention_that_is_told_the_borders_is_taken_where_it_keeps_them(built, monkeypatch, kernel, way):
     items = random_items(LENGTHS)
     alone = torch.cat([built.logits(built.collate([item])) for item in items])
-    AttentionInterface.register(NAME, kernel)
-    AttentionMaskInterface.register(NAME, flash_attention_mask)
-    monkeypatch.setattr(packed, "FLASH", NAME)
+    if kernel:
+        AttentionInterface.register(NAME, kernel)
+        AttentionMaskInterface.register(NAME, flash_attention_mask)
+    monkeypatch.setattr(packed, "FLASH", NAME if kernel else "there_is_none")
     monkeypatch.setattr(packed, "flash_there", lambda network: True)
     built._way = exact_way(built.network, "llama", 128)
     assert built._way == way

@@ -215,6 +215,16 @@ def test_prompt_and_answer_end_with_the_token_that_ends_a_text():
     assert made.tokenizer.decode(item["labels"]) == f"Où est la clé ?{end}"
 
 
+def test_a_long_text_loses_its_right_and_is_counted():
+    made = SpanCorruption("tiny-t5")
+    whole, cut, none = made.encode([{"text": "one two three four five"}], None) + made.encode(
+        [{"text": "one two three four five"}, {"text": ""}], 4
+    )
+    assert cut["input_ids"].tolist() == whole["input_ids"][: 4 - made.block_frame].tolist()
+    assert ("shortened" in whole, "shortened" in cut) == (False, True)
+    assert none == "empty text"
+
+
 def test_long_prompts_lose_their_left_and_long_answers_are_dropped():
     made = SpanCorruption("tiny-t5")
     long, answer = made.encode(
