@@ -257,6 +257,13 @@ def test_choices_are_scored_by_their_tokens(make_backbone):
     assert set(best) != {choices[0]}
 
 
+def test_a_text_is_read_whole_and_hidden_when_batched():
+    made = masked("tiny-mlm")
+    [item] = made.encode([{"text": " It was good."}], 64)
+    assert item["input_ids"].tolist() == made.tokenizer("It was good.")["input_ids"]
+    assert "labels" not in item
+
+
 def test_an_answer_without_choices_is_asked_for():
     with pytest.raises(ValueError, match="a masked model chooses"):
         masked("tiny-mlm").answers([{"prompt": "a"}], 8)

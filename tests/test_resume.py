@@ -15,7 +15,7 @@ import yaml
 from forks import dies_at, differs, ended, finish, outcome, ran, started
 
 from lit_fm import durable, resume
-from lit_fm.checkpoint import by_step, newest_verified
+from lit_fm.checkpoint import by_step, check_learnable, newest, newest_verified
 from lit_fm.checkpoint_io import VerifiedCheckpointIO, read
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,34 @@ def six(tmp_path_factory):
     folder = tmp_path_factory.mktemp("six")
     assert ran(folder, SIX)[0] == 0
     return folder
+
+
+def test_a_run_without_a_checkpoint_says_why(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="there is no run"):
+        newest(tmp_path)
+    (tmp_path / "config.yaml").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="this run has no checkpoint yet"):
+        newest(tmp_path)
+    (tmp_path / "checkpoints" / "step=2.ckpt").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="this run has no checkpoint that is whole"):
+        newest(tmp_path)
+    assert "step=2.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (("bias",), r"1 of 1 learnable tensors are not in it \(such as weight\), 1 in it .* here \(such as bias\)\."),
+        (("weight", "bias"), r"0 of 1 learnable tensors are not in it, 1 in it are not learnt here \(such as bias\)\."),
+        ((), r"1 of 1 learnable tensors are not in it \(such as weight\), 0 in it are not learnt here\."),
+    ],
+)
+def test_a_checkpoint_of_other_weights_names_one_of_them(held, said):
+    module = torch.nn.Linear(2, 2)
+    module.bias.requires_grad_(False)
+    check_learnable(module, {"state_dict": {"weight": module.weight}})
+    with pytest.raises(ValueError, match=said):
+        check_learnable(module, {"state_dict": dict.fromkeys(held)})
 
 
 @pytest.fixture
