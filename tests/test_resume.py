@@ -16,7 +16,7 @@ from forks import dies_at, differs, ended, finish, outcome, ran, started
 
 from lit_fm import durable, resume
 from lit_fm.checkpoint import by_step, check_learnable, newest, newest_verified
-from lit_fm.checkpoint_io import VerifiedCheckpointIO, read
+from lit_fm.checkpoint_io import VerifiedCheckpointIO, read, size_of
 
 ROOT = Path(__file__).parents[1]
 BASE = (
@@ -32,6 +32,11 @@ def six(tmp_path_factory):
     folder = tmp_path_factory.mktemp("six")
     assert ran(folder, SIX)[0] == 0
     return folder
+
+
+def test_the_room_that_a_checkpoint_needs_is_its_file_s_and_little_more(unfinished):
+    state = newest(unfinished / "runs/lora/001") / "state.pt"
+    assert state.stat().st_size < size_of(torch.load(state, weights_only=True)) < state.stat().st_size + 1_500_000
 
 
 def test_a_run_without_a_checkpoint_says_why(tmp_path, capsys):

@@ -80,12 +80,12 @@ def project(home, template):
 
 
 def content(folder):
-    """Every file, with whether it can be run; README but for the line on the version."""
+    """Every file, with whether it can be run; README but for the version, which a zip does not tell as a clone does."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         data = path.read_bytes()
         if path == folder / "README.md":
-            data = re.sub(rb"Made of .*", b"", data)
+            data = re.sub(rb"in version .*, which", b"", data)
         found[path.relative_to(folder).as_posix()] = (data, os.access(path, os.X_OK))
     return found
 
@@ -131,7 +131,7 @@ def test_what_a_person_answers_stands_in_pyproject_and_readme(project):
     assert not [extra for extra in about["project"]["optional-dependencies"]["dev"] if "cookiecutter" in extra]
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# My Model\n\nReads 'charts' \\ notes, by Ada \"A.\" é.\n")
-    assert re.search(r"Made of the template lit_fm \d+\.\d+\.\d+ \(v1\)", readme)
+    assert re.search(r"of a template in version \d+\.\d+\.\d+ \(v1\)", readme)
     assert "cookiecutter" not in (project / "GUIDE.md").read_text(encoding="utf-8")
 
 
