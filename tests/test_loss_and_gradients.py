@@ -164,8 +164,8 @@ class Speeds(L.Callback):
 
 
 def test_speed_counts_the_tokens_of_each_step_and_no_padding(llama, monkeypatch):
-    ticks = count()
-    monkeypatch.setattr("lit_fm.objectives.training.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    clock = SimpleNamespace(perf_counter=count().__next__)
+    monkeypatch.setattr("lit_fm.objectives.training.time", clock)
     made, seen = objective(llama), Speeds()
     batches = [made.collate(ragged_items()[i : i + 3]) for i in range(0, len(LENGTHS), 3)]
     fit(made, batches, accumulate=2, callbacks=[seen])  # a second passes at each step
