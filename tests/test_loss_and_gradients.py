@@ -14,7 +14,7 @@ from conftest import ROOT, causal_configs
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lit_fm import CausalLM, LoRA
+from lit_fm import CausalLM, Full, LoRA
 from lit_fm.data.tokens import IGNORED
 from lit_fm.optim import Schedule
 
@@ -152,6 +152,25 @@ def test_gradients_are_clipped_by_the_norm_of_the_mean_not_of_the_sum(llama):
     fit(made, [made.collate(items)], accumulate=1, clip=0.01)
     moved = torch.cat([(a - b).flatten() for a, b in zip(before, made.network.parameters(), strict=True)])
     assert moved.norm().item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+class Counted(Full):
+    """Writes down what it is told of a fit."""
+
+    def begin(self, network, steps):
+        self.told = [("begin", steps)]
+
+    def before_step(self, network, step):
+        self.told.append(("before", step))
+
+    def after_step(self, network, step):
+        self.told.append(("after", step))
+
+
+def test_an_adaptation_is_told_of_each_step(llama):
+    made = objective(llama, Counted())
+    fit(made, [made.collate(ragged_items()[i : i + 3]) for i in range(0, len(LENGTHS), 3)], accumulate=2)
+    assert made.adaptation.told == [("begin", 2), ("before", 0), ("after", 1), ("before", 1), ("after", 2)]
 
 
 class Speeds(L.Callback):

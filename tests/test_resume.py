@@ -39,6 +39,14 @@ def test_the_room_that_a_checkpoint_needs_is_its_file_s_and_little_more(unfinish
     assert state.stat().st_size < size_of(torch.load(state, weights_only=True)) < state.stat().st_size + 1_500_000
 
 
+def test_a_checkpoint_is_removed_whole_and_once(unfinished):
+    path = newest(unfinished / "runs/lora/001")
+    before = set(path.parent.iterdir())
+    for _ in range(2):  # a rank may come too late
+        VerifiedCheckpointIO().remove_checkpoint(path)
+        assert set(path.parent.iterdir()) == before - {path}
+
+
 def test_a_run_without_a_checkpoint_says_why(tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="there is no run"):
         newest(tmp_path)
