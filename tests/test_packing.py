@@ -178,6 +178,13 @@ def test_packed_logits_and_gradients_are_those_of_each_example_alone_or_packing_
         torch.testing.assert_close(p.grad, gradients[n], atol=1e-4, rtol=1e-4, msg=n)
 
 
+def test_to_try_it_out_takes_few_logits(built):
+    network, made = built("llama").network, []
+    network.lm_head.register_forward_hook(lambda head, given, logits: made.append(logits.shape[:-1].numel()))
+    exact_way(network, "llama", 500)
+    assert sum(made) == 2 * 64  # of three examples alone, and together
+
+
 @pytest.mark.parametrize("way", ["each", "mask"])
 def test_recomputed_activations_keep_examples_apart_too(built, way):
     items, losses = random_items(LENGTHS), []

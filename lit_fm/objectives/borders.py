@@ -3,11 +3,18 @@
 The mask is added to attention scores (a boolean one is misread by some implementations), positions begin anew.
 """
 
+from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lit_fm.objectives.loss import only_rows
+
+COMPARED = 64
+"""Tokens of a row whose logits are compared: those of all would be as large as a whole batch's."""
 
 
 def documents_of(ids: np.ndarray, tail: list[int]) -> np.ndarray:
@@ -38,8 +45,8 @@ def first_position(network: Any) -> int:
 
 
 @torch.no_grad()
-def tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
-    """Logits of these ids, in evaluation mode."""
+def tried(network: Any, ids: Tensor, rows: Tensor | None = None, **more: Any) -> Tensor:
+    """Logits of these ids, in evaluation mode; those of the tokens with these flat numbers, where some are given."""
     was_training = network.training
     network.eval()
     try:
@@ -47,7 +54,9 @@ def tried(network: Any, ids: Tensor, **more: Any) -> Tensor:
         if hasattr(getattr(network, "active_peft_config", None), "num_tasks"):  # any soft prompt will do
             more["task_ids"] = torch.zeros(len(ids), dtype=torch.long)
         more = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in more.items()}
-        return network(input_ids=ids.to(device), **more).logits
+        head = network.get_output_embeddings()
+        with nullcontext() if rows is None else only_rows(head, rows.to(device), ids.shape[1]):
+            return network(input_ids=ids.to(device), **more).logits
     finally:
         network.train(was_training)
 
@@ -65,6 +74,23 @@ def differ(one: Tensor, other: Tensor, network: Any) -> bool:
     allowed = 0.2 if torch.int8 in kinds else 1e-4 if exact else 2e-2
     one, other = one.float(), other.float()
     return bool((one - other).abs().max() > allowed * one.std())
+
+
+def kept_apart(network: Any, parts: list[Tensor], borders: dict[str, Any], **more: Any) -> bool:
+    """Whether parts (1, time) one after the other in a row have the logits of each alone.
+
+    Args:
+        borders: what the network is told of them in the row; `more` of each alone, too.
+    """
+    ids = torch.cat(parts, dim=1)
+    rows = torch.linspace(0, ids.shape[1] - 1, COMPARED).long().unique()
+    starts = np.cumsum([0, *(part.shape[1] for part in parts)])
+    inside = [rows[(rows >= one) & (rows < end)] - one for one, end in pairwise(starts)]
+    try:
+        alone = [tried(network, part, at, **more) for part, at in zip(parts, inside, strict=True)]
+        return not differ(torch.cat(alone), tried(network, ids, rows, **borders, **more), network)
+    except (ValueError, TypeError, RuntimeError):  # it does not take such a mask, positions or lengths
+        return False
 
 
 def check_causal(network: Any, name: str) -> None:
@@ -92,14 +118,9 @@ def check_borders(network: Any, name: str, causal: bool, length: int) -> None:
     """
     ids, cut = sample(network, max(length, 2)), max(1, length // 3)
     more: dict[str, Any] = {"use_cache": False} if causal else {}
-    alone = torch.cat([tried(network, part, **more) for part in (ids[:, :cut], ids[:, cut:])], dim=1)
     documents = np.repeat([0, 1], [cut, ids.shape[1] - cut])
     packed = apart([documents], ids.shape[1], causal, first_position(network))
-    try:
-        mixed = differ(alone, tried(network, ids, **packed, **more), network)
-    except (ValueError, TypeError, RuntimeError):  # such a mask, or positions, are not taken at all
-        mixed = True
-    if mixed:
+    if not kept_apart(network, [ids[:, :cut], ids[:, cut:]], packed, **more):
         raise ValueError(
             f"data.borders: {name} ({network.config.model_type}) cannot keep documents of a block apart exactly: leave it "
             "off."

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_fm.data.tokens import IGNORED, Encoded
-from lit_fm.objectives.borders import apart, differ, first_position, sample, tried
+from lit_fm.objectives.borders import apart, first_position, kept_apart, sample
 
 Way = Literal["flash", "each", "mask"]
 Batch = dict[str, Any]
@@ -173,9 +173,5 @@ def _apart(network: Any, parts: list[np.ndarray], way: Way) -> bool:
     """Whether these parts in one row get the logits that each has alone."""
     items = [{"input_ids": np.append(part, 0), "labels": np.append(part, 0)} for part in parts]
     batch = pack([items], way, first_position(network))
-    more = {key: batch[key] for key in APART if key in batch}
-    try:
-        alone = torch.cat([tried(network, torch.from_numpy(part)[None], use_cache=False) for part in parts], dim=1)
-        return not differ(alone, tried(network, batch["input_ids"], use_cache=False, **more), network)
-    except (ValueError, TypeError, RuntimeError):  # it does not take such a mask, positions or lengths
-        return False
+    borders = {key: batch[key] for key in APART if key in batch}
+    return kept_apart(network, [torch.from_numpy(part)[None] for part in parts], borders, use_cache=False)
