@@ -242,7 +242,7 @@ BAD = [
     (["--data.source", "missing.jsonl"], "there is no file or folder 'missing.jsonl'"),
     (["--data.source", "broken.jsonl"], "line 2 is not JSON"),
     (["--data.source", "fields.jsonl"], "the rows have the fields ['body', 'title']"),
-    (["--data.source", "lacks.jsonl"], "row 2 has no field 'completion'; it has ['prompt']"),
+    (["--data.source", "lacks.jsonl"], "row 2 has no field 'completion'; it has ['prompt']: add it"),
     (["--data.source", "empty.jsonl"], "has no rows"),
     (["--data.source", "answerless.jsonl"], "none of 28 train rows can be learnt from (28 x empty answer)"),
     (["--data.source", "smallworld/sentimant"], "did you mean 'sentiment'?"),

@@ -201,7 +201,7 @@ def _text(row: Row, field: str, number: int, required: bool) -> str:
     if type(value) is str:
         return value
     if value is None and required and field not in row:
-        raise ValueError(f"row {number} has no field {field!r}; it has {sorted(row)}.")
+        raise ValueError(f"row {number} has no field {field!r}; it has {sorted(row)}: add it, or take the row out.")
     return "\n".join(_plain(item, field, number) for item in (value if isinstance(value, list) else [value]))
 
 
@@ -235,7 +235,7 @@ def _words(row: Row, number: int) -> Example:
     """Words and tags; as text, the words with spaces between."""
     found = _beside(row, number)
     if "tokens" not in found:
-        raise ValueError(f"row {number} has no field 'tokens'; it has {sorted(row)}.")
+        raise ValueError(f"row {number} has no field 'tokens'; it has {sorted(row)}: add it, or take the row out.")
     return {**found, "prompt": " ".join(map(str, found["tokens"]))}
 
 
