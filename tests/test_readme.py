@@ -21,6 +21,7 @@ STAND_INS = {
 }
 ELSEWHERE = {
     r"--config compare": "test_experiment.py: ten minutes",
+    r"compare runs/": "test_compare.py: runs that were scored on the same data",
     r" sweep ": "test_sweep.py: ten trials",
     r"selftest": "test_resume.py: two processes",
     r"trainer/(ddp|fsdp)": "test_ranks.py: two processes",
@@ -85,6 +86,6 @@ def test_each_command_of_readme_runs(lit, in_tmp):
             done = lit(*words_of(said))
             ran += 1
             failed |= {said: done.err} if done.code else {}
-    assert not failed, failed
+    assert not failed, "\n".join(f"{said}: {error}" for said, error in failed.items())
     assert ran > 50
     assert all(any(re.search(pattern, said) for said in COMMANDS) for pattern in ELSEWHERE)
