@@ -8,11 +8,8 @@ import pytest
 from conftest import GUIDE, ROOT
 from test_configs import commands_of
 
-COMMANDS = list(
-    dict.fromkeys(
-        [*commands_of(GUIDE, "python -m lit_fm"), *re.findall(r"`(python -m lit_fm [a-z][^`]+)`", GUIDE.read_text())]
-    )
-)
+IN_TABLES = re.findall(r"`(python -m lit_fm [a-z][^`]+)`", GUIDE.read_text())
+COMMANDS = list(dict.fromkeys([*commands_of(GUIDE, "python -m lit_fm"), *IN_TABLES]))
 STAND_INS = {
     "Qwen/Qwen3-0.6B": "tiny-clm",
     "google/flan-t5-base": "tiny-t5",
