@@ -10,7 +10,7 @@ NAME = {{cookiecutter.package_name | pprint}}  # noqa: F821
 GIVEN, OUTPUT = {{cookiecutter._repo_dir | pprint}}, {{cookiecutter._output_dir | pprint}}  # noqa: F821
 LONGEST = 20  # a line of code that holds the name still fits, see tests/test_template.py
 # What is imported by another name than constraints.txt has; folders of the project; the other keys of run.json.
-TAKEN = """absl attr boolean dateutil flash_attn functorch google grpc lightning_fabric liger_kernel markdown_it
+TAKEN = """absl attr boolean dateutil functorch google grpc lightning_fabric liger_kernel markdown_it
 mpl_toolkits opentelemetry packageurl pkg_resources py pylab pynvml sklearn slugify torchgen xdist yaml
 benchmarks configs docs hooks tests zoo command data git hardware packages started""".split()
 

@@ -1,72 +1,84 @@
-"""Kernels for GPUs: taken where they do the same, refused or left alone elsewhere. Two of these need such a machine."""
+"""Kernels for GPUs: taken where they do the same, refused or left alone elsewhere. Some of these need such a machine."""
 
 import copy
+import inspect
+from itertools import pairwise
 
 import pytest
+import test_packing
 import torch
-from conftest import llama_config
 from test_packing import LENGTHS, ROWS, random_items
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import flash_attention_mask
-from transformers.utils import is_flash_attn_2_available, is_liger_kernel_available
+from torch.nn import functional as F
+from transformers.utils import is_liger_kernel_available
 
 from lit_fm import CausalLM
 from lit_fm.liger import use_liger
 from lit_fm.objectives import packed
-from lit_fm.objectives.loss import sum_cross_entropy
-from lit_fm.objectives.packed import EACH, attention_of_each, exact_way
+from lit_fm.objectives.packed import exact_way
 
-NAME = "varlen_of_test"
+CONFIGS = {name: test_packing.CONFIGS[name] for name in ("llama", "qwen3", "mistral", "gemma3")}
 
 
-@pytest.fixture
-def built(llama):
-    objective = CausalLM(llama)
+def built(make_backbone, name, dtype="float32"):
+    objective = CausalLM(make_backbone(name, CONFIGS[name]), dtype=dtype)
     objective.configure_model()
-    objective.network.eval()
+    assert exact_way(objective.network, name, 128) == "each"
+    objective._way = "each"
     return objective
 
 
-def varlen(module, query, key, value, attention_mask, cu_seq_lens_q=None, **kwargs):
-    """Stands in for flash attention, which needs a GPU: it is told the borders, and no mask."""
-    lengths = None if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
-    return attention_of_each(module, query, key, value, attention_mask, lengths, **kwargs)
+def loss_and_gradients(objective, device="cpu"):
+    network, items = objective.network.to(device), random_items(LENGTHS)
+    network.zero_grad()
+    batch = objective.pack([[items[i] for i in row] for row in ROWS])
+    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    loss = objective.token_losses(batch)[0]
+    loss.backward()
+    return [loss.detach().float(), *(p.grad.clone() for p in network.parameters())]
 
 
-def deaf(module, query, key, value, attention_mask, cu_seq_lens_q=None, **kwargs):
-    """It does not listen to where the borders are."""
-    return attention_of_each(module, query, key, value, attention_mask, None, **kwargs)
+def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+    """Stands in for PyTorch's flash attention, which needs a GPU, and is called as that one is."""
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert cu_seq_q.dtype == torch.int32
+    assert max_q == max_k == cu_seq_q.diff().max()
+    assert window_size[1] == 0
+    made = []
+    for start, end in pairwise(cu_seq_q.tolist()):
+        q, k, v = (x[start:end].transpose(0, 1) for x in (query, key, value))
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+        made.append(F.scaled_dot_product_attention(q, k, v, seen, scale=scale, enable_gqa=enable_gqa).transpose(0, 1))
+    return torch.cat(made)
 
 
-@pytest.mark.parametrize(("kernel", "way"), [(varlen, "flash"), (deaf, "each"), (None, "each")])
-def test_attention_that_is_told_the_borders_is_taken_where_it_keeps_them(built, monkeypatch, kernel, way):
-    items = random_items(LENGTHS)
-    alone = torch.cat([built.logits(built.collate([item])) for item in items])
-    if kernel:
-        AttentionInterface.register(NAME, kernel)
-        AttentionMaskInterface.register(NAME, flash_attention_mask)
-    monkeypatch.setattr(packed, "FLASH", NAME if kernel else "there_is_none")
-    monkeypatch.setattr(packed, "flash_there", lambda network: True)
-    built._way = exact_way(built.network, "llama", 128)
-    assert built._way == way
-    assert built.network.config._attn_implementation == {"flash": NAME, "each": EACH}[way]
-    batch = built.pack([[items[i] for i in row] for row in ROWS])
-    assert ("attention_mask" in batch) == (way == "each")
-    torch.testing.assert_close(built.logits(batch), alone, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flash_attention_is_given_what_it_needs_to_keep_examples_apart(make_backbone, monkeypatch, name):
+    objective = built(make_backbone, name)
+    plain, called = loss_and_gradients(objective), []
+    monkeypatch.setattr(packed, "flash_takes", lambda query: True)
+    monkeypatch.setattr(packed, "flash", lambda: lambda *args, **how: called.append(1) or varlen(*args, **how))
+    for one, other in zip(plain, loss_and_gradients(objective), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert len(called) == objective.network.config.num_hidden_layers
 
 
-@pytest.mark.skipif(not is_flash_attn_2_available(), reason="needs a GPU and flash-attn")
-def test_flash_attention_gives_the_loss_of_each_example_alone(built):
-    network, items = built.network.to("cuda", torch.bfloat16), random_items(LENGTHS)
+def test_flash_attention_is_left_alone_where_it_does_not_compute(make_backbone):
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not packed.flash_takes(torch.zeros(1, 4, 8, 16, dtype=dtype))
+    names = {name: kind.kind for name, kind in inspect.signature(packed.flash()).parameters.items()}
+    asked = inspect.signature(varlen).parameters
+    assert {name: names[name] for name in asked} == {name: kind.kind for name, kind in asked.items()}
 
-    def loss(batch):
-        batch = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        return sum_cross_entropy(built.logits(batch), batch["targets"]).float()
 
-    alone = sum(loss(built.collate([item])) for item in items)
-    built._way = exact_way(network, "llama", 128)
-    assert built._way == "flash"
-    torch.testing.assert_close(loss(built.pack([[items[i] for i in row] for row in ROWS])), alone, rtol=1e-2, atol=0)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flash_attention_gives_the_loss_and_gradients_of_each_example_alone(make_backbone, monkeypatch, name):
+    objective = built(make_backbone, name, "bfloat16")
+    found = loss_and_gradients(objective, "cuda")
+    monkeypatch.setattr(packed, "flash_takes", lambda query: False)
+    for one, other in zip(found, loss_and_gradients(objective, "cuda"), strict=True):
+        assert (one - other).norm() <= 0.03 * other.norm()
 
 
 def test_liger_is_refused_without_a_gpu(llama):
@@ -75,24 +87,16 @@ def test_liger_is_refused_without_a_gpu(llama):
 
 
 @pytest.mark.skipif(is_liger_kernel_available(), reason="liger-kernel is there")
-def test_liger_says_which_package_it_needs(built):
+def test_liger_says_which_package_it_needs(make_backbone):
     with pytest.raises(ValueError, match="pip install liger-kernel"):
-        use_liger(built.network, "cuda:0")
+        use_liger(built(make_backbone, "llama").network, "cuda:0")
 
 
 @pytest.mark.skipif(not (torch.cuda.is_available() and is_liger_kernel_available()), reason="needs a GPU and Liger")
 def test_liger_gives_the_same_loss_and_gradients(make_backbone):
-    plain = CausalLM(make_backbone("liger", llama_config()))
-    plain.configure_model()
+    plain = built(make_backbone, "llama")
     fused = copy.deepcopy(plain)
     use_liger(fused.network, "cuda:0")
-    seen = []
-    for objective in (plain, fused):
-        objective.network.cuda()
-        batch = objective.collate(random_items(LENGTHS))
-        batch = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        loss = objective.token_losses(batch)[0]
-        loss.backward()
-        seen.append([loss.detach(), *(p.grad for p in objective.network.parameters())])
-    for one, other in zip(*seen, strict=True):
+    found = [loss_and_gradients(objective, "cuda") for objective in (plain, fused)]
+    for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)

@@ -57,8 +57,7 @@ class CausalLM(Objective):
                 raise ValueError(
                     "data.packing: virtual tokens stand before a row, not before each example: leave it off."
                 )
-            computing = self.trainer.precision_plugin.forward_context()
-            self._way = exact_way(self.network, self.backbone, self._data.max_length, computing)
+            self._way = exact_way(self.network, self.backbone, self._data.max_length)
             self._first = first_position(self.network)
 
     def pack(self, rows: list[list[Encoded]]) -> Batch:

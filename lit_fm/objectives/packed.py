@@ -1,12 +1,12 @@
 """Examples one after the other in a row, none of which sees another; and in which way a network can do that exactly.
 
-Three ways, the fastest first; the first that gives the logits of each example alone is taken:
-`flash`: flash attention is told the borders; the batch is one row without any padding. On GPUs that have it, in 16 bits.
-`each`: attention is called for each example by itself; one row without any padding, too.
+Two ways; the first that gives the logits of each example alone is taken:
+`each`: attention is called for each example by itself, or by flash attention for all at once; one row without any padding.
 `mask`: a mask is added to the scores, over rows padded to the longest: any network that takes one.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import inspect
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +16,11 @@ from torch import Tensor
 from lit_fm.data.tokens import IGNORED, Encoded
 from lit_fm.objectives.borders import apart, first_position, kept_apart, sample
 
-Way = Literal["flash", "each", "mask"]
+Way = Literal["each", "mask"]
 Batch = dict[str, Any]
-FLASH, EACH = "flash_attention_2", "sdpa_of_each"
-"""What transformers calls the first two ways."""
-APART = ("attention_mask", "position_ids", "lengths", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+EACH = "sdpa_of_each"
+"""What transformers calls the first way."""
+APART = ("attention_mask", "position_ids", "lengths", "borders")
 """What a batch may hold to keep examples apart."""
 
 
@@ -31,9 +31,13 @@ def attention_of_each(
     value: Tensor,
     attention_mask: Tensor | None,
     lengths: list[int] | None = None,
+    borders: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """PyTorch's attention over each `lengths` of the time axis by itself; over all of it where none are given.
+
+    Args:
+        borders: (examples + 1,) the sums of `lengths` so far, int32, for flash attention.
 
     Shapes: (1, heads, time, width) in, (1, time, heads, width) out.
     """
@@ -42,6 +46,11 @@ def attention_of_each(
     if lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
+    if borders is not None and not kwargs.get("dropout") and flash_takes(query):
+        rows: Any = (x[0].transpose(0, 1) for x in (query, key, value))
+        behind = (window - 1 if window else -1, 0)
+        how = {"scale": kwargs.get("scaling"), "window_size": behind, "enable_gqa": query.shape[1] != key.shape[1]}
+        return flash()(*rows, borders, borders, max(lengths), max(lengths), **how)[None], None
     parts: Any = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
     seen = [sdpa_attention_forward(module, q, k, v, _band(q, window), **kwargs)[0] for q, k, v in parts]
     return torch.cat(seen, dim=1), None
@@ -63,22 +72,20 @@ def _configs(network: Any) -> list[Any]:
     return [config for config in found.values() if hasattr(config, "_attn_implementation")]
 
 
-def flash_there(network: Any) -> bool:
-    """Whether flash attention is installed, and takes the kind of numbers that this network computes in."""
-    from transformers.utils import is_flash_attn_2_available
-
-    kind = network.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else network.dtype
-    return dtype in (torch.float16, torch.bfloat16) and is_flash_attn_2_available()
-
-
-def use_flash(network: Any) -> bool:
-    """Switch a network to flash attention; whether it could be done."""
+@cache
+def flash() -> Any:
+    """PyTorch's flash attention over several lengths in a row; None in versions that lack it, or groups of heads in it."""
     try:
-        network.set_attn_implementation(FLASH)
-    except (ImportError, ValueError):  # the architecture does without
-        return False
-    return all(config._attn_implementation == FLASH for config in _configs(network))
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if "enable_gqa" in inspect.signature(varlen_attn).parameters else None
+
+
+def flash_takes(query: Tensor) -> bool:
+    """Whether flash attention computes with such numbers on such a device: 16 bits, on a GPU since Ampere."""
+    fits = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] in range(8, 257, 8)
+    return bool(fits and torch.cuda.get_device_capability(query.device) >= (8, 0) and flash())
 
 
 def use_attention_of_each(network: Any) -> bool:
@@ -131,37 +138,27 @@ def _isolation(sizes: list[list[int]], width: int, way: Way, first: int) -> Batc
     documents = [np.repeat(np.arange(len(lengths)), lengths) for lengths in sizes]
     if way == "mask":
         return apart(documents, width, causal=True, first=first)
-    lengths = sizes[0]
-    positions = np.concatenate([np.arange(length) for length in lengths]) + first
-    kept: Batch = {"position_ids": torch.from_numpy(positions)[None]}
-    if way == "each":  # any mask of four dimensions keeps the network from making one of time x time
-        return kept | {"attention_mask": torch.zeros(1, 1, 1, 1), "lengths": lengths}
-    borders = torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
-    return kept | {
-        "cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": max(lengths), "max_length_k": max(lengths),
-    }  # fmt: skip
+    positions = np.concatenate([np.arange(length) for length in sizes[0]]) + first
+    return {
+        "position_ids": torch.from_numpy(positions)[None],
+        "attention_mask": torch.zeros(1, 1, 1, 1),  # any of four dimensions keeps the network from making a larger one
+        "lengths": sizes[0],
+        "borders": torch.from_numpy(np.cumsum([0, *sizes[0]], dtype=np.int32)),
+    }
 
 
-def exact_way(network: Any, name: str, length: int, computing: AbstractContextManager | None = None) -> Way:
+def exact_way(network: Any, name: str, length: int) -> Way:
     """The first way in which a network gives examples in a row of this length the logits that each has alone.
-
-    Args:
-        computing: within it the network computes as it will in training: flash attention is only tried so.
 
     Raises:
         ValueError: there is none.
     """
     total = max(length, 8)
     parts = np.split(sample(network, total)[0].numpy(), [total // 4, total // 4 + total // 3])
-    was = network.config._attn_implementation
-    with computing or nullcontext():
-        if flash_there(network) and use_flash(network) and _apart(network, parts, "flash"):
-            return "flash"
-    _use(network, was)
     if use_attention_of_each(network):
         if _apart(network, parts, "each"):
             return "each"
-        _use(network, was)
+        _use(network, "sdpa")
     if _apart(network, parts, "mask"):
         return "mask"
     raise ValueError(
