@@ -5,6 +5,7 @@ profiler. Networks of 20 to 60 million random parameters, four rows of 256 token
 """
 
 import argparse
+import gc
 import logging
 import tempfile
 import warnings
@@ -86,6 +87,7 @@ def measured(objective, strategy="auto"):
         enable_checkpointing=False, strategy=strategy, devices=1,
     )  # fmt: skip
     data = Same(batch_of(objective))
+    gc.collect()  # what others left would be freed meanwhile, and count as less
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         trainer.fit(objective, datamodule=data)
     return weights + peak_of(profile)
