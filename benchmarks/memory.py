@@ -87,10 +87,15 @@ def measured(objective, strategy="auto"):
         enable_checkpointing=False, strategy=strategy, devices=1,
     )  # fmt: skip
     data = Same(batch_of(objective))
-    gc.collect()  # what others left would be freed meanwhile, and count as less
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with profiler() as profile:
         trainer.fit(objective, datamodule=data)
     return weights + peak_of(profile)
+
+
+def profiler():
+    """PyTorch's, of memory. What others left is freed before: meanwhile, it would count as less."""
+    gc.collect()
+    return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
 
 
 def peak_of(profile):

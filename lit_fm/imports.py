@@ -14,5 +14,6 @@ def import_at_once(name: str) -> Any:
     try:
         return import_module(name)
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # the garbage of an earlier verb would be kept, too
+            gc.freeze()
         gc.enable()

@@ -33,6 +33,7 @@ _HONOURED = (
     "model.init_args.schedule",
     "model.init_args.activation_checkpointing",
     "model.init_args.compile",
+    "model.init_args.liger",
     "data.init_args.token_budget",
 )
 """Settings that hold from the resumed step on."""
@@ -72,7 +73,8 @@ def _under(key: str, heads: tuple[str, ...]) -> bool:
 def changes(was: str, now: str) -> list[Change]:
     """What two resolved configs (YAML) differ in, but for how the run is carried out."""
     old, new = flat(yaml.safe_load(was)), flat(yaml.safe_load(now))
-    keys = [key for key in {**old, **new} if not _under(key, _LAUNCH)]
+    added = {key for key in new.keys() - old.keys() if not new[key]}  # settings that came later, and ask for nothing
+    keys = [key for key in {**old, **new} if key not in added and not _under(key, _LAUNCH)]
     return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 

@@ -182,7 +182,7 @@ def test_files_and_functions_stay_within_their_budget():
     # shots in context and the harness 520, the comparison, its page and its experiments 1,600; shards in plans 130;
     # profiles 260; LoRA as one product and logits of some rows at a time 160; a schema for editors, completion for shells,
     # and sources of one's own 85; kernels for GPUs and a sooner start 100.
-    assert code <= 13_365
+    assert code <= 13_380
     assert world <= 850  # text in the form of code
     assert max(lines.values()) <= 250, max(lines, key=lines.get)
     for module, path in FILES.items():

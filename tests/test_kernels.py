@@ -56,28 +56,36 @@ def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window
 def test_flash_attention_is_given_what_it_needs_to_keep_examples_apart(make_backbone, monkeypatch, name):
     objective = built(make_backbone, name)
     plain, called = loss_and_gradients(objective), []
-    monkeypatch.setattr(packed, "flash_takes", lambda query: True)
-    monkeypatch.setattr(packed, "flash", lambda: lambda *args, **how: called.append(1) or varlen(*args, **how))
+    monkeypatch.setattr(packed, "HALF", (torch.float32,))
+    monkeypatch.setattr(packed.varlen, "varlen_attn", lambda *args, **how: called.append(1) or varlen(*args, **how))
+    objective._flash = True
     for one, other in zip(plain, loss_and_gradients(objective), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert len(called) == objective.network.config.num_hidden_layers
 
 
-def test_flash_attention_is_left_alone_where_it_does_not_compute(make_backbone):
-    for dtype in (torch.float32, torch.bfloat16):
-        assert not packed.flash_takes(torch.zeros(1, 4, 8, 16, dtype=dtype))
-    names = {name: kind.kind for name, kind in inspect.signature(packed.flash()).parameters.items()}
+def test_without_a_gpu_a_row_says_nothing_to_flash_attention_whose_arguments_are_as_we_call_them(make_backbone):
+    objective = built(make_backbone, "llama")
+    assert not packed.flash_on(objective.network)
+    assert "borders" not in objective.pack([random_items(LENGTHS)])
+    theirs = {name: of.kind for name, of in inspect.signature(packed.varlen.varlen_attn).parameters.items()}
     asked = inspect.signature(varlen).parameters
-    assert {name: names[name] for name in asked} == {name: kind.kind for name, kind in asked.items()}
+    assert {name: theirs[name] for name in asked} == {name: of.kind for name, of in asked.items()}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_flash_attention_gives_the_loss_and_gradients_of_each_example_alone(make_backbone, monkeypatch, name):
-    objective = built(make_backbone, name, "bfloat16")
-    found = loss_and_gradients(objective, "cuda")
-    monkeypatch.setattr(packed, "flash_takes", lambda query: False)
-    for one, other in zip(found, loss_and_gradients(objective, "cuda"), strict=True):
+def test_flash_attention_gives_the_loss_and_gradients_of_each_example_alone(make_backbone, name, dtype):
+    objective, found = built(make_backbone, name, dtype), []
+    objective.network.cuda()
+    assert exact_way(objective.network, name, 128) == "each"
+    for flash in (False, packed.flash_on(objective.network)):
+        objective._flash = flash
+        with torch.autocast("cuda", torch.bfloat16):
+            found.append(loss_and_gradients(objective, "cuda"))
+    assert flash
+    for one, other in zip(*found, strict=True):
         assert (one - other).norm() <= 0.03 * other.norm()
 
 

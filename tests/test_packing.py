@@ -178,11 +178,18 @@ def test_packed_logits_and_gradients_are_those_of_each_example_alone_or_packing_
         torch.testing.assert_close(p.grad, gradients[n], atol=1e-4, rtol=1e-4, msg=n)
 
 
+def test_a_backbone_that_asks_for_flash_attention_everywhere_is_packed_all_the_same(built):
+    network = built("llama").network
+    network.config._attn_implementation = "flash_attention_2"
+    assert exact_way(network, "llama", 128) == "each"
+    assert network.config._attn_implementation == EACH
+
+
 def test_to_try_it_out_takes_few_logits(built):
     network, made = built("llama").network, []
     network.lm_head.register_forward_hook(lambda head, given, logits: made.append(logits.shape[:-1].numel()))
     exact_way(network, "llama", 500)
-    assert sum(made) == 2 * 64  # of three examples alone, and together
+    assert sum(made) == 2 * 66  # of three examples alone, and together; the first of each is among them
 
 
 @pytest.mark.parametrize("way", ["each", "mask"])

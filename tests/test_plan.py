@@ -102,7 +102,7 @@ def profiled(made, ranks):
         ranks.sharded.shard(made.network, "32-true")
         batch, optimizer = memory.batch_of(made), made.optimizer(made.groups())
         kept = bytes_of([*made.network.parameters(), *made.network.buffers()])
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        with memory.profiler() as profile:
             for _ in range(3):
                 total, _ = made.token_losses(batch)
                 optimizer.zero_grad()

@@ -39,6 +39,16 @@ def test_the_room_that_a_checkpoint_needs_is_its_file_s_and_little_more(unfinish
     assert state.stat().st_size < size_of(torch.load(state, weights_only=True)) < state.stat().st_size + 1_500_000
 
 
+def test_a_setting_that_came_with_a_newer_version_and_asks_for_nothing_is_no_change():
+    was = "model: {init_args: {compile: false, adaptation: {rank: 8}}}"
+    now = "model: {init_args: {compile: false, liger: false, new: {}, adaptation: {rank: 8, dora: null}}}"
+    assert resume.changes(was, now) == []
+    asked = resume.changes(was, now.replace("liger: false", "liger: true"))
+    assert asked == [("model.init_args.liger", None, True)]
+    assert resume.refused(asked) == []
+    assert resume.refused(resume.changes(was, now.replace("dora: null", "dora: true")))
+
+
 def test_a_checkpoint_is_removed_whole_and_once(unfinished):
     path = newest(unfinished / "runs/lora/001")
     before = set(path.parent.iterdir())

@@ -258,6 +258,13 @@ BAD = [
     ),
     (["--model.adaptation", "adapt/prefix.yaml", "--model.adaptation.tokens", "505"], "so that 16 are left"),
     (
+        [
+            *("--model.adaptation", "lit_fm.Peft", "--model.adaptation.config"),
+            '{"peft_type": "LORA", "init_lora_weights": "loftq"}',
+        ],
+        "loftq rounds the backbone, which no export holds",
+    ),
+    (
         ["--model.adaptation", "lit_fm.Peft", "--model.adaptation.config", '{"peft_type": "POLY"}'],
         "POLY is not trained here",
     ),

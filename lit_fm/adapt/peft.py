@@ -43,6 +43,10 @@ class Peft(Tuner):
             raise ValueError(f"adaptation.config: {kind} has a class of its own here: use lit_fm.{own}.")
         if why := REFUSED.get(kind):
             raise ValueError(f"adaptation.config: {kind} is not trained here: {why}. Use lit_fm.LoRA.")
+        if config.get("init_lora_weights") == "loftq":
+            raise ValueError(
+                "adaptation.config: loftq rounds the backbone, which no export holds: use lit_fm.LoRA with bits."
+            )
         self._class, given = known[kind], {name: value for name, value in config.items() if name != "peft_type"}
         fields = self._class.__dataclass_fields__
         for name in given:

@@ -83,12 +83,14 @@ def kept_apart(network: Any, parts: list[Tensor], borders: dict[str, Any], **mor
         borders: what the network is told of them in the row; `more` of each alone, too.
     """
     ids = torch.cat(parts, dim=1)
-    rows = torch.linspace(0, ids.shape[1] - 1, COMPARED).long().unique()
-    starts = np.cumsum([0, *(part.shape[1] for part in parts)])
+    starts = torch.tensor([0, *(part.shape[1] for part in parts)]).cumsum(0)
+    rows = torch.cat([torch.linspace(0, ids.shape[1] - 1, COMPARED).long(), starts[:-1]]).unique()
     inside = [rows[(rows >= one) & (rows < end)] - one for one, end in pairwise(starts)]
+    alone = torch.cat([tried(network, part, at, **more) for part, at in zip(parts, inside, strict=True)])
     try:
-        alone = [tried(network, part, at, **more) for part, at in zip(parts, inside, strict=True)]
-        return not differ(torch.cat(alone), tried(network, ids, rows, **borders, **more), network)
+        return not differ(alone, tried(network, ids, rows, **borders, **more), network)
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, TypeError, RuntimeError):  # it does not take such a mask, positions or lengths
         return False
 

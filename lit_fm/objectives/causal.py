@@ -19,7 +19,7 @@ from lit_fm.objectives.base import Batch, Objective
 from lit_fm.objectives.borders import apart, check_causal, documents_of, first_position
 from lit_fm.objectives.loss import only_rows
 from lit_fm.objectives.noise import middle_last
-from lit_fm.objectives.packed import APART, Way, exact_way, pack
+from lit_fm.objectives.packed import APART, Way, exact_way, flash_on, pack
 
 
 class CausalLM(Objective):
@@ -47,7 +47,7 @@ class CausalLM(Objective):
             raise ValueError(f"fim_rate is {fim_rate}, expected a share of documents in 0..1: correct it.")
         self.fim_rate, self.fim_tokens = fim_rate, fim_tokens
         self._way: Way = "mask"
-        self._first = 0
+        self._first, self._flash = 0, False
 
     def check(self) -> None:
         check_causal(self.network, self.backbone)
@@ -58,11 +58,11 @@ class CausalLM(Objective):
                     "data.packing: virtual tokens stand before a row, not before each example: leave it off."
                 )
             self._way = exact_way(self.network, self.backbone, self._data.max_length)
-            self._first = first_position(self.network)
+            self._first, self._flash = first_position(self.network), flash_on(self.network)
 
     def pack(self, rows: list[list[Encoded]]) -> Batch:
         """A batch of rows of several examples each, none of which sees another."""
-        return pack(rows, self._way, self._first)
+        return pack(rows, self._way, self._first, self._flash)
 
     @cached_property
     def fim_marks(self) -> tuple[int, int, int]:

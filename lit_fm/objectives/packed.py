@@ -6,7 +6,6 @@ Two ways; the first that gives the logits of each example alone is taken:
 """
 
 import inspect
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +15,17 @@ from torch import Tensor
 from lit_fm.data.tokens import IGNORED, Encoded
 from lit_fm.objectives.borders import apart, first_position, kept_apart, sample
 
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # before PyTorch 2.10
+    varlen = None  # type: ignore[assignment]
+
 Way = Literal["each", "mask"]
 Batch = dict[str, Any]
+HALF = (torch.float16, torch.bfloat16)
 EACH = "sdpa_of_each"
 """What transformers calls the first way."""
-APART = ("attention_mask", "position_ids", "lengths", "borders")
+APART = ("attention_mask", "position_ids", "lengths", "borders", "longest")
 """What a batch may hold to keep examples apart."""
 
 
@@ -32,12 +37,14 @@ def attention_of_each(
     attention_mask: Tensor | None,
     lengths: list[int] | None = None,
     borders: Tensor | None = None,
+    longest: int = 0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """PyTorch's attention over each `lengths` of the time axis by itself; over all of it where none are given.
 
     Args:
-        borders: (examples + 1,) the sums of `lengths` so far, int32, for flash attention.
+        borders: (examples + 1,) the sums of `lengths` so far, int32: flash attention may be used, if it takes such numbers.
+        longest: the largest of `lengths`.
 
     Shapes: (1, heads, time, width) in, (1, time, heads, width) out.
     """
@@ -46,11 +53,14 @@ def attention_of_each(
     if lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
-    if borders is not None and not kwargs.get("dropout") and flash_takes(query):
-        rows: Any = (x[0].transpose(0, 1) for x in (query, key, value))
+    kind, widths = query.device.type, {x.shape[-1] for x in (query, key, value)}
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    if borders is not None and dtype in HALF and len(widths) == 1 and not kwargs.get("dropout"):
+        q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
         behind = (window - 1 if window else -1, 0)
-        how = {"scale": kwargs.get("scaling"), "window_size": behind, "enable_gqa": query.shape[1] != key.shape[1]}
-        return flash()(*rows, borders, borders, max(lengths), max(lengths), **how)[None], None
+        how: Any = {"scale": kwargs.get("scaling"), "window_size": behind, "enable_gqa": query.shape[1] != key.shape[1]}
+        made: Any = varlen.varlen_attn(q, k, v, borders, borders, longest, longest, **how)
+        return made[None], None
     parts: Any = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
     seen = [sdpa_attention_forward(module, q, k, v, _band(q, window), **kwargs)[0] for q, k, v in parts]
     return torch.cat(seen, dim=1), None
@@ -72,20 +82,13 @@ def _configs(network: Any) -> list[Any]:
     return [config for config in found.values() if hasattr(config, "_attn_implementation")]
 
 
-@cache
-def flash() -> Any:
-    """PyTorch's flash attention over several lengths in a row; None in versions that lack it, or groups of heads in it."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn if "enable_gqa" in inspect.signature(varlen_attn).parameters else None
-
-
-def flash_takes(query: Tensor) -> bool:
-    """Whether flash attention computes with such numbers on such a device: 16 bits, on a GPU since Ampere."""
-    fits = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] in range(8, 257, 8)
-    return bool(fits and torch.cuda.get_device_capability(query.device) >= (8, 0) and flash())
+def flash_on(network: Any) -> bool:
+    """Whether PyTorch has flash attention for several lengths in a row where a network is: on GPUs since Ampere."""
+    device, width = network.device, getattr(network.config.get_text_config(), "head_dim", None) or 8
+    if device.type != "cuda" or not varlen or width not in range(8, 257, 8):
+        return False
+    groups = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters  # since 2.13 or so
+    return groups and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def use_attention_of_each(network: Any) -> bool:
@@ -94,7 +97,8 @@ def use_attention_of_each(network: Any) -> bool:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    if any(config._attn_implementation not in ("sdpa", EACH) for config in _configs(network)):
+    known = ("sdpa", "flash", EACH)
+    if not all(str(config._attn_implementation).startswith(known) for config in _configs(network)):
         return False
     AttentionInterface.register(EACH, attention_of_each)
     AttentionMaskInterface.register(EACH, sdpa_mask)
@@ -107,13 +111,14 @@ def _use(network: Any, attention: str) -> None:
         config._attn_implementation = attention
 
 
-def pack(rows: list[list[Encoded]], way: Way, first: int = 0) -> Batch:
+def pack(rows: list[list[Encoded]], way: Way, first: int = 0, flash: bool = False) -> Batch:
     """The batch of rows of examples: ids, positions, and where (flat) which token is the target.
 
     The last token of an example is only a target, so what is fed of each is one token shorter.
 
     Args:
         first: the number of the first position.
+        flash: with what flash attention asks for.
     """
     rows = rows if way == "mask" else [[item for row in rows for item in row]]
     sizes = [[len(item["input_ids"]) - 1 for item in row] for row in rows]
@@ -129,21 +134,22 @@ def pack(rows: list[list[Encoded]], way: Way, first: int = 0) -> Batch:
         "rows": torch.from_numpy(learnt),
         "targets": torch.from_numpy(targets.reshape(-1)[learnt]),
         "tokens": sum(len(item["input_ids"]) for row in rows for item in row),
-        **_isolation(sizes, width, way, first),
+        **_isolation(sizes, width, way, first, flash),
     }
 
 
-def _isolation(sizes: list[list[int]], width: int, way: Way, first: int) -> Batch:
+def _isolation(sizes: list[list[int]], width: int, way: Way, first: int, flash: bool) -> Batch:
     """What keeps examples apart, besides their order."""
     documents = [np.repeat(np.arange(len(lengths)), lengths) for lengths in sizes]
     if way == "mask":
         return apart(documents, width, causal=True, first=first)
     positions = np.concatenate([np.arange(length) for length in sizes[0]]) + first
+    borders = {"borders": torch.from_numpy(np.cumsum([0, *sizes[0]], dtype=np.int32)), "longest": max(sizes[0])}
     return {
         "position_ids": torch.from_numpy(positions)[None],
         "attention_mask": torch.zeros(1, 1, 1, 1),  # any of four dimensions keeps the network from making a larger one
         "lengths": sizes[0],
-        "borders": torch.from_numpy(np.cumsum([0, *sizes[0]], dtype=np.int32)),
+        **(borders if flash else {}),
     }
 
 
@@ -169,6 +175,6 @@ def exact_way(network: Any, name: str, length: int) -> Way:
 def _apart(network: Any, parts: list[np.ndarray], way: Way) -> bool:
     """Whether these parts in one row get the logits that each has alone."""
     items = [{"input_ids": np.append(part, 0), "labels": np.append(part, 0)} for part in parts]
-    batch = pack([items], way, first_position(network))
+    batch = pack([items], way, first_position(network), flash_on(network))
     borders = {key: batch[key] for key in APART if key in batch}
     return kept_apart(network, [torch.from_numpy(part)[None] for part in parts], borders, use_cache=False)

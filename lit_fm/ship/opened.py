@@ -23,6 +23,7 @@ def opened(run: str) -> tuple[Any, L.Trainer, Score]:
     folder = Path(run)
     checkpoint = newest(folder)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config["model"]["init_args"]["liger"] = False  # the same weights, and there may be no GPU here
     for labels in folder.glob("*/labels.json"):  # the classes that the head was trained for
         config["model"]["init_args"]["labels"] = json.loads(labels.read_text(encoding="utf-8"))
     parser = ArgumentParser()
