@@ -53,9 +53,10 @@ def attention_of_each(
     if lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
-    kind, widths = query.device.type, {x.shape[-1] for x in (query, key, value)}
+    kind, width = query.device.type, query.shape[-1]
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
-    if borders is not None and dtype in HALF and len(widths) == 1 and not kwargs.get("dropout"):
+    fits = dtype in HALF and width in range(8, 257, 8) and key.shape[-1] == value.shape[-1] == width
+    if borders is not None and fits and not kwargs.get("dropout"):
         q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
         behind = (window - 1 if window else -1, 0)
         how: Any = {"scale": kwargs.get("scaling"), "window_size": behind, "enable_gqa": query.shape[1] != key.shape[1]}
@@ -84,11 +85,10 @@ def _configs(network: Any) -> list[Any]:
 
 def flash_on(network: Any) -> bool:
     """Whether PyTorch has flash attention for several lengths in a row where a network is: on GPUs since Ampere."""
-    device, width = network.device, getattr(network.config.get_text_config(), "head_dim", None) or 8
-    if device.type != "cuda" or not varlen or width not in range(8, 257, 8):
+    if network.device.type != "cuda" or not varlen:
         return False
     groups = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters  # since 2.13 or so
-    return groups and torch.cuda.get_device_capability(device) >= (8, 0)
+    return groups and torch.cuda.get_device_capability(network.device) >= (8, 0)
 
 
 def use_attention_of_each(network: Any) -> bool:
