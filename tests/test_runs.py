@@ -262,7 +262,7 @@ BAD = [
             *("--model.adaptation", "lit_fm.Peft", "--model.adaptation.config"),
             '{"peft_type": "LORA", "init_lora_weights": "loftq"}',
         ],
-        "loftq rounds the backbone, which no export holds",
+        "loftq rounds the backbone, and no export holds that",
     ),
     (
         ["--model.adaptation", "lit_fm.Peft", "--model.adaptation.config", '{"peft_type": "POLY"}'],

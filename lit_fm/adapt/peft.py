@@ -45,7 +45,7 @@ class Peft(Tuner):
             raise ValueError(f"adaptation.config: {kind} is not trained here: {why}. Use lit_fm.LoRA.")
         if config.get("init_lora_weights") == "loftq":
             raise ValueError(
-                "adaptation.config: loftq rounds the backbone, which no export holds: use lit_fm.LoRA with bits."
+                "adaptation.config: loftq rounds the backbone, and no export holds that: use LoRA with bits."
             )
         self._class, given = known[kind], {name: value for name, value in config.items() if name != "peft_type"}
         fields = self._class.__dataclass_fields__
