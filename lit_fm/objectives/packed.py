@@ -17,7 +17,7 @@ from lit_fm.objectives.borders import apart, first_position, kept_apart, sample
 
 try:
     from torch.nn.attention import varlen
-except ImportError:  # before PyTorch 2.10
+except ImportError:  # older versions of PyTorch lack it
     varlen = None  # type: ignore[assignment]
 
 Way = Literal["each", "mask"]
@@ -87,7 +87,7 @@ def flash_on(network: Any) -> bool:
     """Whether PyTorch has flash attention for several lengths in a row where a network is: on GPUs since Ampere."""
     if network.device.type != "cuda" or not varlen:
         return False
-    groups = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters  # since 2.13 or so
+    groups = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters  # not in the first versions of it
     return groups and torch.cuda.get_device_capability(network.device) >= (8, 0)
 
 
